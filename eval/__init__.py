@@ -1,0 +1,1 @@
+"""Measuring a bundle: metrics, and reports that people can check."""

@@ -1,0 +1,84 @@
+"""Everything Rasid raises on purpose, in one tree.
+
+RasidError
+├── InputError                 what came in cannot be used; the caller can mend it
+│   ├── EmptyTextError
+│   ├── TextTooLongError
+│   └── ExampleFormatError     a labelled file breaks the format: names file and line
+├── TaxonomyError              a taxonomy contradicts itself or another one
+├── BundleError                a bundle cannot be trusted
+│   ├── BundleNotFoundError
+│   ├── BundleCorruptError     a file is missing, altered or not of this format
+│   └── BundleUnsealedError    a candidate that was never released
+└── EngineError                the inference session failed
+
+Messages say what was expected, what came and what to do. They never contain the text of a user.
+"""
+
+from __future__ import annotations
+
+
+class RasidError(Exception):
+    """Base of all errors that Rasid raises on purpose. `code` is stable and machine-readable."""
+
+    code = "rasid_error"
+
+
+class InputError(RasidError):
+    """What came in cannot be used; the caller can mend it."""
+
+    code = "invalid_input"
+
+
+class EmptyTextError(InputError):
+    """A text has no characters left after preparation."""
+
+    code = "empty_text"
+
+
+class TextTooLongError(InputError):
+    """A text is longer than the limit."""
+
+    code = "text_too_long"
+
+
+class ExampleFormatError(InputError):
+    """A file of labelled examples breaks the format."""
+
+    code = "invalid_examples"
+
+
+class TaxonomyError(RasidError):
+    """A taxonomy contradicts itself, or two things that must share one do not."""
+
+    code = "taxonomy_error"
+
+
+class BundleError(RasidError):
+    """A bundle cannot be trusted."""
+
+    code = "bundle_error"
+
+
+class BundleNotFoundError(BundleError):
+    """There is no bundle where one was expected."""
+
+    code = "bundle_not_found"
+
+
+class BundleCorruptError(BundleError):
+    """A file of the bundle is missing, altered or not of this format."""
+
+    code = "bundle_corrupt"
+
+
+class BundleUnsealedError(BundleError):
+    """The bundle is a candidate that was never released."""
+
+    code = "bundle_unsealed"
+
+
+class EngineError(RasidError):
+    """The inference session failed."""
+
+    code = "engine_error"

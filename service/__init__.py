@@ -1,0 +1,1 @@
+"""Serving a bundle: the HTTP application and the `rasid` command."""

@@ -1,0 +1,1 @@
+"""From labelled texts to a released bundle: corpus, base encoder, fine-tuning, calibration, export, release."""

@@ -1,0 +1,134 @@
+"""From labelled files to the rows a model is trained on: prepared, de-duplicated, split by source document."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InputError
+from models.example import LabelledExample, digest_examples, read_examples
+from models.language import detect_language
+from models.taxonomy import Taxonomy
+from models.text import prepare_text
+from training.standoff import resolve_annotations
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """One prepared text with its targets in taxonomy order."""
+
+    id: str
+    document: str
+    source: str
+    language: str
+    text: str
+    targets: tuple[int, ...]
+    unsure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The rows of a training run, apart by document, and the digests of the files they came from."""
+
+    train: tuple[TrainingRow, ...]
+    validation: tuple[TrainingRow, ...]
+    digests: dict[str, str]
+    dropped_duplicates: int
+
+
+def load_dataset(
+    paths: Sequence[Path],
+    taxonomy: Taxonomy,
+    *,
+    annotations: Sequence[Path] = (),
+    collections: Sequence[Path] = (),
+    validation_share: float = 0.12,
+    validation_paths: Sequence[Path] = (),
+) -> Dataset:
+    """Read labelled files and split them.
+
+    A folder stands for the JSONL and CSV files directly in it. `annotations` are standoff files whose texts are looked
+    up in `collections`. Rows with the same prepared text are kept once (first
+    come; a later one with other labels marks the kept row unsure). Without `validation_paths` a document goes to
+    validation by a hash of its name, so adding rows never moves the old ones. Raises InputError where a part is empty.
+    """
+    digests: dict[str, str] = {}
+    kept: dict[str, TrainingRow] = {}
+    dropped = 0
+    held_out: set[str] = set()
+    sources = [(path.name, read_examples(path, taxonomy), False) for path in files(paths)]
+    if annotations:
+        resolved, resolved_digests = resolve_annotations(files(annotations), collections, taxonomy)
+        sources.append(("", resolved, False))
+        digests.update(resolved_digests)
+    sources += [(path.name, read_examples(path, taxonomy), True) for path in files(validation_paths)]
+    for name, examples, for_validation in sources:
+        if name:
+            digests[name] = digest_examples(examples)
+        for example in examples:
+            row = training_row(example, taxonomy)
+            if not row.text:
+                continue
+            first = kept.get(row.text)
+            if first is None:
+                kept[row.text] = row
+                if for_validation:
+                    held_out.add(row.text)
+                continue
+            dropped += 1
+            if first.targets != row.targets and not first.unsure:
+                kept[row.text] = replace(first, unsure=True)
+    train: list[TrainingRow] = []
+    validation: list[TrainingRow] = []
+    for text, row in kept.items():
+        in_validation = text in held_out if validation_paths else in_share(row.document, validation_share)
+        (validation if in_validation else train).append(row)
+    if not train or not validation:
+        raise InputError(
+            f"expected rows for training and for validation, got {len(train)} and {len(validation)}: give more "
+            "documents (the part of an id before #), another validation share, or a validation file"
+        )
+    return Dataset(tuple(train), tuple(validation), digests, dropped)
+
+
+def files(paths: Sequence[Path]) -> list[Path]:
+    """The labelled files that the paths stand for, folders opened, in a fixed order."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in (".jsonl", ".csv"))
+            if not inside:
+                raise InputError(f"{path}: expected JSONL or CSV files in the folder, found none")
+            found.extend(inside)
+        else:
+            found.append(path)
+    return found
+
+
+def training_row(example: LabelledExample, taxonomy: Taxonomy) -> TrainingRow:
+    """Prepare one example; the language is detected where the example does not state it."""
+    return TrainingRow(
+        id=example.id,
+        document=example.document,
+        source=example.source or example.id.split(":", 1)[0],
+        language=example.lang or detect_language(example.text).language,
+        text=prepare_text(example.text).text,
+        targets=tuple(int(label in example.labels) for label in taxonomy.label_ids),
+        unsure=example.unsure,
+    )
+
+
+def in_share(document: str, share: float) -> bool:
+    """Whether a document falls into the given share, by a hash of its name."""
+    bucket = int.from_bytes(hashlib.sha256(document.encode("utf-8", "replace")).digest()[:8], "big")
+    return bucket < share * 2**64
+
+
+def targets(rows: Sequence[TrainingRow]) -> NDArray[np.float32]:
+    """The targets of `N` rows as `[N, L]`, 0 or 1."""
+    return np.asarray([row.targets for row in rows], dtype=np.float32)

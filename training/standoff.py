@@ -1,0 +1,79 @@
+"""Standoff annotations: labels of texts that may not be copied.
+
+A row names a text of somebody else's collection by its id and the SHA-256 of its UTF-8 bytes and gives its labels; the
+text itself stays in the collection (a JSONL file with `id` and `text`, gzip allowed) and is looked up when training.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.errors import ExampleFormatError
+from models.example import LabelledExample, digest_examples
+from models.taxonomy import Taxonomy
+
+
+def resolve_annotations(
+    annotations: Sequence[Path], collections: Sequence[Path], taxonomy: Taxonomy
+) -> tuple[list[LabelledExample], dict[str, str]]:
+    """The examples of standoff files, their texts looked up in the collections, and a digest of each file.
+
+    Raises ExampleFormatError where a row breaks the format or its text is in none of the collections.
+    """
+    wanted: dict[str, tuple[Path, int, dict[str, Any]]] = {}
+    for path in annotations:
+        for line, row in _rows(path):
+            missing = {"id", "sha256", "lang", "labels"} - set(row)
+            if missing:
+                raise ExampleFormatError(f"{path}:{line}: the row lacks {', '.join(sorted(missing))}")
+            taxonomy.check_labels(row["labels"])
+            wanted[row["sha256"]] = path, line, row
+    texts: dict[str, str] = {}
+    for path in collections:
+        for _line, row in _rows(path):
+            digest = text_digest(row["text"])
+            if digest in wanted:
+                texts[digest] = row["text"]
+    by_file: dict[str, list[LabelledExample]] = {path.name: [] for path in annotations}
+    for digest, (path, line, row) in wanted.items():
+        if digest not in texts:
+            raise ExampleFormatError(
+                f"{path}:{line}: the text of {row['id']!r} is in none of the {len(collections)} collections given"
+            )
+        example = LabelledExample(
+            id=row["id"],
+            text=texts[digest],
+            labels=frozenset(row["labels"]),
+            lang=row["lang"],
+            unsure=bool(row.get("unsure", False)),
+        )
+        by_file[path.name].append(example)
+    examples = [example for part in by_file.values() for example in part]
+    return examples, {name: digest_examples(part) for name, part in by_file.items()}
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not path.is_file():
+        raise ExampleFormatError(f"{path}: expected a JSONL file, found none")
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    with opened as handle:
+        for number, line in enumerate(handle, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ExampleFormatError(f"{path}:{number}: expected a JSON object, {error.msg}") from None
+            if not isinstance(row, dict):
+                raise ExampleFormatError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
+            yield number, row
