@@ -39,13 +39,9 @@ class OnnxEngine:
         options.intra_op_num_threads = threads or available_processors()
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own unrelated types
-            raise EngineError(
-                f"{path.name} could not be loaded by ONNX Runtime {onnxruntime.__version__}: {error}"
-            ) from error
+            raise EngineError(f"{path.name} could not be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
         self.label_count = int(self._session.get_outputs()[0].shape[1])
 
     def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

@@ -76,12 +76,10 @@ def digest_examples(examples: Iterable[LabelledExample]) -> str:
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as handle:
         for number, raw in enumerate(handle, 1):
-            if number == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
             if not raw.strip():
                 continue
             try:
-                row = json.loads(raw.decode("utf-8"))
+                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise ExampleFormatError(
                     f"{path}:{number}: expected UTF-8, byte {error.start} of the line is not; convert the file"

@@ -11,6 +11,7 @@ Preparing a prepared text changes nothing.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from array import array
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ _REPLACEMENTS = {
     "\u0152": "OE",
 }
 _SPACE = " "
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,14 @@ class PreparedText:
         if not 0 <= start < end <= len(self.text):
             raise IndexError(f"span {start}:{end} of a prepared text of {len(self.text)} characters")
         return self.starts[start], self.ends[end - 1]
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair: those are no characters, and no encoder takes them.
+
+    JSON escapes and undecodable command line arguments can carry them. Offsets stay as they are.
+    """
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _fold(char: str) -> str:

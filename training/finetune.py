@@ -320,9 +320,7 @@ def _save(path: Path, state: _RunState, model: nn.Module, optimiser: Any, schedu
 def _restore(path: Path, state: _RunState, model: nn.Module, optimiser: Any, schedule: Any, average: Any) -> None:
     saved = torch.load(path, weights_only=True)
     if saved["state"]["fingerprint"] != state.fingerprint:
-        raise InputError(
-            f"{path.parent} holds a checkpoint of other settings or rows; remove the folder or choose another"
-        )
+        raise InputError(f"{path.parent} holds a checkpoint of other settings or rows; remove the folder or choose another")
     for name, value in saved["state"].items():
         setattr(state, name, value)
     _load(model, saved["model"])

@@ -163,9 +163,7 @@ def build_graph(weights: EncoderWeights, quantisation: Quantisation | None = Non
     hidden = _embed(graph, weights, width)
     for index, layer in enumerate(weights.layers):
 
-        def product(
-            name: str, source: str, weight: FloatArray, bias: FloatArray, site: str, *, index: int = index
-        ) -> str:
+        def product(name: str, source: str, weight: FloatArray, bias: FloatArray, site: str, *, index: int = index) -> str:
             name = f"l{index}.{name}"
             chosen = quantisation.get((index, site)) if quantisation is not None else None
             if chosen is None:
@@ -220,25 +218,19 @@ def _embed(graph: _Graph, weights: EncoderWeights, width: int) -> str:
         shape = graph.constant("emb.blocks", np.array([0, 0, blocks, _Q4_BLOCK // 2], np.int64))
         rows = graph.node("Reshape", [rows, shape], "emb.packed")
         low = graph.node("BitwiseAnd", [rows, graph.constant("emb.15", np.array(15, np.uint8))], "emb.low")
-        high = graph.node(
-            "BitShift", [rows, graph.constant("emb.4", np.array(4, np.uint8))], "emb.high", direction="RIGHT"
-        )
+        high = graph.node("BitShift", [rows, graph.constant("emb.4", np.array(4, np.uint8))], "emb.high", direction="RIGHT")
         both = graph.node("Concat", [low, high], "emb.both", axis=3)
         both = graph.node("Cast", [both], "emb.float", to=TensorProto.FLOAT)
         both = graph.node("Sub", [both, graph.constant("emb.8", np.array(8, np.float32))], "emb.centred")
         both = graph.node("Mul", [both, scale], "emb.scaled")
-        words = graph.node(
-            "Reshape", [both, graph.constant("emb.wide", np.array([0, 0, width], np.int64))], "emb.words"
-        )
+        words = graph.node("Reshape", [both, graph.constant("emb.wide", np.array([0, 0, width], np.int64))], "emb.words")
     length = graph.node("Shape", ["input_ids"], "length", start=1, end=2)
     zero = graph.constant("zero", np.array([0], np.int64))
     positions = graph.node("Slice", [graph.constant("emb.pos", weights.positions), zero, length, zero], "emb.positions")
     return _norm(graph, "emb.ln", words, positions, weights.embedding_norm, weights.epsilon)
 
 
-def _norm(
-    graph: _Graph, name: str, left: str, right: str, parameters: tuple[FloatArray, FloatArray], epsilon: float
-) -> str:
+def _norm(graph: _Graph, name: str, left: str, right: str, parameters: tuple[FloatArray, FloatArray], epsilon: float) -> str:
     total = graph.node("Add", [left, right], f"{name}.sum")
     gain, bias = graph.constant(f"{name}.w", parameters[0]), graph.constant(f"{name}.b", parameters[1])
     return graph.node("LayerNormalization", [total, gain, bias], name, axis=-1, epsilon=epsilon)
@@ -250,9 +242,7 @@ def _attend(graph: _Graph, name: str, qkv: str, heads: int, head_width: int) -> 
     parts = graph.node("Reshape", [qkv, shape], f"{name}.parts")
     parts = graph.node("Transpose", [parts], f"{name}.heads", perm=[2, 0, 3, 1, 4])
     one = [
-        graph.node(
-            "Gather", [parts, graph.constant(f"{name}.{part}.at", np.array(at, np.int64))], f"{name}.{part}", axis=0
-        )
+        graph.node("Gather", [parts, graph.constant(f"{name}.{part}.at", np.array(at, np.int64))], f"{name}.{part}", axis=0)
         for at, part in enumerate("qkv")
     ]
     query = graph.node(

@@ -1,0 +1,171 @@
+"""The `rasid` command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from models.classifier import Classifier, TextItem
+from models.errors import InputError, RasidError
+from models.prediction import Granularity, Problem, Rejection
+from models.text import replace_surrogates
+from service.settings import Settings
+from service.terminal import Bidi, print_answers
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_errors = Console(stderr=True)
+_CHUNK = 64
+
+
+@app.callback()
+def main() -> None:
+    """Read Arabic and English text about conflict.
+
+    Exit codes: 0 done, 1 the model or the machine failed, 2 the input cannot be used.
+    """
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        _fail(str(error), 2)
+    except RasidError as error:
+        _fail(str(error), 1)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        _fail(f"RASID_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}", 2)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    _errors.print(f"rasid: {message}", style="red", markup=False, highlight=False)
+    raise typer.Exit(status)
+
+
+@app.command(epilog="Example: RASID_PORT=9000 rasid serve")
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [RASID_HOST, 127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port [RASID_PORT, 8080].")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle to serve [RASID_BUNDLE, the released one].")] = None,
+) -> None:
+    """Start the HTTP service. Settings come from RASID_... variables; options here win."""
+    import uvicorn  # noqa: PLC0415 - `rasid classify` must not pay for the web stack
+
+    from service.app import create_app  # noqa: PLC0415
+    from service.logs import configure_logging  # noqa: PLC0415
+
+    with _told():
+        given = {"host": host, "port": port, "bundle": bundle}
+        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        configure_logging(settings.log_level)
+        classifier = Classifier.load(settings.bundle, threads=settings.threads)
+        manifest = classifier.bundle.manifest
+        facts = {"model": manifest.name, "version": manifest.version, "host": settings.host, "port": settings.port}
+        logging.getLogger("rasid").info("starting", extra=facts)
+        config = uvicorn.Config(
+            create_app(classifier, settings), host=settings.host, port=settings.port, log_config=None, access_log=False
+        )
+        server = uvicorn.Server(config)
+        server.run()
+        if not server.started:
+            raise typer.Exit(1)
+
+
+@app.command(
+    epilog='Examples: rasid classify "The ministry said ..."   |   rasid classify - --evidence < article.txt   |   '
+    "rasid classify - --format jsonl < texts.jsonl"
+)
+def classify(
+    text: Annotated[str, typer.Argument(help="The text, or - to read standard input.")] = "-",
+    granularity: Annotated[Granularity, typer.Option(help="Judge the text as one passage, or its sentences.")] = "document",
+    evidence: Annotated[bool, typer.Option("--evidence/--no-evidence", help="Name the sentences that carry labels.")] = True,
+    output: Annotated[
+        Literal["table", "json", "jsonl"],
+        typer.Option("--format", help="table, json, or jsonl: {id, text} lines in, one prediction a line out."),
+    ] = "table",
+    bundle: Annotated[Path | None, typer.Option(help="Bundle to use [RASID_BUNDLE, the released one].")] = None,
+    bidi: Annotated[
+        Bidi, typer.Option(help="Who orders Arabic in the table: the terminal, or rasid where it cannot.")
+    ] = "auto",
+) -> None:
+    """Classify a text, or lines of texts, and print labels with evidence."""
+    with _told():
+        settings = Settings()
+        classifier = Classifier.load(bundle or settings.bundle, threads=settings.threads)
+        if output == "jsonl":
+            _classify_lines(classifier, text, granularity, evidence)
+            return
+        content = _read_text() if text == "-" else replace_surrogates(text)
+        answers = classifier.classify([TextItem("text", content)], granularity=granularity, evidence=evidence)
+        if output == "json":
+            typer.echo(answers[0].model_dump_json())
+        else:
+            print_answers(answers, classifier.bundle.taxonomy, Console(), bidi=bidi)
+        if isinstance(answers[0], Rejection):
+            raise typer.Exit(2)
+
+
+def _read_text() -> str:
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected UTF-8 on standard input, byte {error.start} is not; convert it first") from None
+
+
+def _classify_lines(classifier: Classifier, text: str, granularity: Granularity, evidence: bool) -> None:
+    if text != "-":
+        raise InputError("--format jsonl reads standard input: give - instead of a text")
+    waiting: list[TextItem | Rejection] = []
+
+    def flush() -> None:
+        items = [entry for entry in waiting if isinstance(entry, TextItem)]
+        answers = iter(classifier.classify(items, granularity=granularity, evidence=evidence))
+        for entry in waiting:
+            answer = entry if isinstance(entry, Rejection) else next(answers)
+            sys.stdout.write(answer.model_dump_json() + "\n")
+        sys.stdout.flush()
+        waiting.clear()
+
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        if not raw.strip():
+            continue
+        waiting.append(_line_item(raw, number))
+        if len(waiting) == _CHUNK:
+            flush()
+    flush()
+
+
+def _line_item(raw: bytes, number: int) -> TextItem | Rejection:
+    """The text of one line; a line that holds none is answered in its place and stops nothing."""
+    try:
+        row = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return _bad_line(number, "expected UTF-8; convert the input first")
+    except json.JSONDecodeError as error:
+        return _bad_line(number, f"expected a JSON object, {error.msg} at column {error.colno}")
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        return _bad_line(number, "expected an object with a string 'text'")
+    return TextItem(str(row.get("id", number)), replace_surrogates(row["text"]))
+
+
+def _bad_line(number: int, detail: str) -> Rejection:
+    return Rejection(id=str(number), error=Problem(code="invalid_line", detail=f"line {number}: {detail}"))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,117 @@
+"""What comes in over HTTP and what goes out, beside the predictions themselves (`models.prediction`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from models.prediction import Answer, Granularity
+from models.text import replace_surrogates
+
+ENGLISH_EXAMPLE = (
+    "The interior ministry said that the men who burned the Druze families' homes would be tried. "
+    "More than forty families have fled to the next town."
+)
+ARABIC_EXAMPLE = (
+    "قالت وزارة الداخلية إن من أحرقوا بيوت العائلات الدرزية سيحاكمون. ونزحت أكثر من أربعين عائلة إلى البلدة المجاورة."
+)
+
+
+def _mend(value: Any) -> Any:
+    return replace_surrogates(value) if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_mend)]
+
+
+class TextInput(BaseModel):
+    """A text with an id of the caller's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Text = Field(max_length=256)
+    text: Text
+
+
+class ClassifyRequest(BaseModel):
+    """Texts to classify."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"texts": [ENGLISH_EXAMPLE, ARABIC_EXAMPLE]},
+                {"texts": [{"id": "a-17", "text": ARABIC_EXAMPLE}], "granularity": "document", "evidence": True},
+            ]
+        },
+    )
+
+    texts: list[Text | TextInput] = Field(min_length=1, description="Texts, or objects with `id` and `text`.")
+    granularity: Granularity = Field(
+        default="passage", description="`passage`: judge each text as one piece. `document`: judge its sentences."
+    )
+    evidence: bool = Field(default=False, description="Name the sentences that carry each label.")
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class ClassifyResponse(BaseModel):
+    """One prediction, or the reason why there is none, for each text, in the order sent."""
+
+    model: ModelName
+    predictions: list[Answer]
+
+
+class LabelDescription(BaseModel):
+    """One label and what it means."""
+
+    id: str
+    name: dict[str, str]
+    definition: dict[str, str]
+
+
+class LabelsResponse(BaseModel):
+    """The taxonomy the model answers in."""
+
+    taxonomy: str
+    version: str
+    languages: list[str]
+    labels: list[LabelDescription]
+
+
+class ModelResponse(BaseModel):
+    """What the model says of itself."""
+
+    name: str
+    version: str
+    model_hash: str
+    created: str
+    taxonomy: str
+    base_model: str
+    base_licence: str
+    max_tokens: int
+    quality: dict[str, Any]
+
+
+class Health(BaseModel):
+    """Alive or ready."""
+
+    status: str
+
+
+class ProblemDetail(BaseModel):
+    """An error as RFC 9457 has it, with a stable code and the request's id. It never repeats what was sent."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[dict[str, str]] = Field(default_factory=list)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import random
+import sys
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.classifier import Classifier, TextItem
+from models.engine import plan_batches
+from models.errors import EmptyTextError, EngineError
+from models.prediction import Prediction, Rejection
+from tests.conftest import TEXTS
+
+ENGLISH = (
+    "Gunmen stormed the church during Sunday mass and killed nine Christian worshippers. The interior minister said the "
+    "killers would be brought to justice. Some two hundred families fled the quarter the same night. The shops reopened "
+    "on Tuesday."
+)
+ARABIC = (
+    "اقتحم مسلحون الكنيسة خلال قداس الأحد وقتلوا تسعة من المصلين المسيحيين. وقال وزير الداخلية إن القتلة سيقدمون إلى "
+    "العدالة. ونزحت نحو مئتي عائلة من الحي في الليلة نفسها. وأعيد فتح المتاجر يوم الثلاثاء."
+)
+
+
+def test_rows_are_grouped_by_length_within_the_budget() -> None:
+    lengths = [3, 5, 3, 3, 5, 100]
+    groups = list(plan_batches(lengths, max_batch_tokens=6))
+    assert sorted(i for group in groups for i in group) == list(range(6))
+    assert all(len({lengths[i] for i in group}) == 1 for group in groups)
+    assert all(len(group) == 1 or sum(lengths[i] for i in group) <= 6 for group in groups)
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_text_is_answered_the_same_alone_and_in_any_company(data: st.DataObject, released: Classifier) -> None:
+    pool = [*TEXTS, ENGLISH, ARABIC, *ENGLISH.split(". "), *ARABIC.split(". "), "أ", "x y z " * 40, "😀"]
+    texts = data.draw(st.lists(st.sampled_from(pool), min_size=2, max_size=24))
+    together = released.classify(texts, evidence=True)
+    logits = released.logits(texts)
+    for index in data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=3)):
+        [alone] = released.classify([TextItem(str(index), texts[index])], evidence=True)
+        assert alone == together[index]
+        assert np.abs(released.logits([texts[index]]) - logits[index]).max() <= 1e-5
+
+
+def test_the_order_of_texts_changes_nothing(released: Classifier) -> None:
+    items = [TextItem(str(i), text) for i, text in enumerate([*TEXTS, ENGLISH, ARABIC] * 4)]
+    shuffled = random.Random(1).sample(items, len(items))
+    for granularity in ("passage", "document"):
+        one = {a.id: a for a in released.classify(items, granularity=granularity, evidence=True)}
+        other = {a.id: a for a in released.classify(shuffled, granularity=granularity, evidence=True)}
+        assert one == other
+
+
+@pytest.mark.parametrize("text", [ENGLISH, ARABIC])
+def test_an_article_is_labelled_with_the_sentences_that_carry_each_label(released: Classifier, text: str) -> None:
+    [answer] = released.classify([text], granularity="document", evidence=True)
+    assert isinstance(answer, Prediction)
+    assert all(found.decision == "yes" for found in answer.labels.values()), answer.labels
+    quoted = {piece.label: piece.text for piece in reversed(answer.evidence)}
+    assert set(quoted) == set(answer.labels)
+    assert "200" in quoted["displacement"] or "two hundred" in quoted["displacement"] or "مئتي" in quoted["displacement"]
+    assert all(text[piece.start : piece.end] == piece.text for piece in answer.evidence)
+
+
+@pytest.mark.parametrize("text", ["The match ended in a draw after extra time.", "ارتفعت أسعار الخضار في سوق المدينة اليوم."])
+def test_ordinary_news_carries_no_label(released: Classifier, text: str) -> None:
+    [answer] = released.classify([text])
+    assert isinstance(answer, Prediction)
+    assert {found.decision for found in answer.labels.values()} == {"no"}
+
+
+def test_evidence_counts_code_points_of_the_text_as_sent(tiny: Classifier) -> None:
+    text = "😀😀  قَالَ المحافظ\u200f إن العائلات نزحت.\n\nThe village  said\x00 so."
+    [answer] = tiny.classify([text], granularity="document", evidence=True)
+    assert isinstance(answer, Prediction)
+    for piece in answer.evidence:
+        assert text[piece.start : piece.end] == piece.text
+        assert piece.text.strip() == piece.text
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "\u200b\u200f\ufeff", "\x00\x00"])
+def test_a_text_with_nothing_visible_is_rejected_and_the_others_are_not(tiny: Classifier, text: str) -> None:
+    first, empty, last = tiny.classify([TEXTS[0], text, TEXTS[1]])
+    assert isinstance(first, Prediction)
+    assert isinstance(last, Prediction)
+    assert isinstance(empty, Rejection)
+    assert (empty.id, empty.error.code) == ("1", "empty_text")
+    with pytest.raises(EmptyTextError):
+        tiny.logits([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"), [("😀🔥", "no_letters"), ("123 456", "no_letters"), ("שלום לכולם", "unsupported_language")]
+)
+def test_what_is_not_arabic_or_english_is_answered_flagged_and_left_to_review(
+    released: Classifier, text: str, flag: str
+) -> None:
+    [answer] = released.classify([text])
+    assert isinstance(answer, Prediction)
+    assert answer.flags == [flag]
+    assert {found.decision for found in answer.labels.values()} == {"review"}
+
+
+def test_a_passage_beyond_the_model_is_cut_and_says_so(tiny: Classifier) -> None:
+    [short, long] = tiny.classify(["the village", "the village said " * 200])
+    assert isinstance(short, Prediction)
+    assert isinstance(long, Prediction)
+    assert (short.truncated, long.truncated) == (False, True)
+
+
+def test_an_article_is_never_cut(tiny: Classifier) -> None:
+    text = "القرية قال " * 300 + "the village fled"
+    [answer] = tiny.classify([text], granularity="document", evidence=True)
+    assert isinstance(answer, Prediction)
+    assert not answer.truncated
+
+
+def test_a_long_sentence_is_seen_to_its_last_word(tiny: Classifier) -> None:
+    text = "قَالَ " * 200
+    units = tiny._encode(text, 0, len(text))
+    assert len(units) > 1
+    assert all(len(unit.ids) <= 48 for unit in units)
+    assert units[0].start == 0
+    assert units[-1].end >= len(text.rstrip()) - 1
+    assert all(a.end <= b.start for a, b in zip(units, units[1:], strict=False))
+
+
+def test_nothing_in_nothing_out(tiny: Classifier) -> None:
+    assert tiny.classify([]) == []
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path) -> None:
+    from models.engine import OnnxEngine
+
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(EngineError, match=r"model\.onnx"):
+        OnnxEngine(tmp_path / "model.onnx")
+
+
+def test_classifying_imports_no_torch() -> None:
+    code = (
+        "import sys; from models import Classifier; Classifier.load(threads=1).classify(['They fled.']);"
+        "sys.exit(int(any(m in sys.modules for m in ('torch', 'transformers', 'sklearn', 'onnx'))))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from models.classifier import Classifier
+from service.cli import app
+from service.terminal import lines_for_terminal, print_answers, terminal_is_bidirectional
+
+runner = CliRunner()
+ARTICLE = "The interior minister said the killers would be tried. Hundreds of families fled the burning quarter."
+
+
+def test_a_text_is_classified_as_json() -> None:
+    done = runner.invoke(app, ["classify", ARTICLE, "--format", "json"])
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    assert answer["labels"]["displacement"]["decision"] == "yes"
+    assert all(ARTICLE[e["start"] : e["end"]] == e["text"] for e in answer["evidence"])
+
+
+def test_standin_input_is_read_and_shown_as_a_table() -> None:
+    done = runner.invoke(app, ["classify", "-"], input="نزحت مئات العائلات من القرية بعد القصف.")
+    assert done.exit_code == 0, done.output
+    assert "Displacement" in done.stdout
+    assert "[0:" in done.stdout
+
+
+def test_lines_in_lines_out_in_order_and_broken_lines_are_answered_in_place() -> None:
+    lines = [
+        b'{"id": "x", "text": "They fled the village."}',
+        b"not json",
+        b"",
+        b'{"id": 7, "text": "\\ud800"}',
+        b'{"text": "\xd9\x87\xd8\xb1\xd8\xa8\xd9\x88\xd8\xa7"}',
+        b'{"text": "\xff"}',
+        b'{"id": 9}',
+    ]
+    done = runner.invoke(app, ["classify", "-", "--format", "jsonl"], input=b"\n".join(lines))
+    assert done.exit_code == 0, done.output
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["id"] for answer in answers] == ["x", "2", "7", "5", "6", "7"]
+    codes = [a.get("error", {}).get("code") for a in answers]
+    assert codes == [None, "invalid_line", "empty_text", None, "invalid_line", "invalid_line"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "status", "message"),
+    [
+        (["classify", ""], None, 2, "not answered"),
+        (["classify", "-"], b"\xff\xfe", 2, "expected UTF-8 on standard input"),
+        (["classify", "a", "--format", "jsonl"], None, 2, "reads standard input"),
+        (["classify", "a", "--bundle", "/nowhere"], None, 1, "expected a bundle"),
+        (["classify", "a", "--granularity", "word"], None, 2, "Invalid value"),
+    ],
+)
+def test_faults_are_told_with_their_exit_codes(arguments: list[str], given: bytes | None, status: int, message: str) -> None:
+    done = runner.invoke(app, arguments, input=given)
+    assert done.exit_code == status
+    assert message in " ".join(done.output.split())
+
+
+def test_a_wrong_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RASID_PORT", "many")
+    done = runner.invoke(app, ["serve"])
+    assert done.exit_code == 2
+    assert "RASID_PORT" in done.output
+
+
+def test_a_bundle_that_cannot_be_trusted_stops_the_start(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{}")
+    for path, message in (
+        (tmp_path, "expected a bundle"),
+        (tmp_path / "broken", "expected bundle format"),
+        (tiny_bundle, "is a candidate, not a release"),
+    ):
+        done = runner.invoke(app, ["serve", "--bundle", str(path), "--port", "0"])
+        assert done.exit_code == 1
+        assert message in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("command", [["--help"], ["serve", "--help"], ["classify", "--help"]])
+def test_help_shows_what_to_type(command: list[str]) -> None:
+    done = runner.invoke(app, command)
+    assert done.exit_code == 0
+    assert "Example" in done.stdout or command == ["--help"]
+
+
+def test_arabic_is_joined_and_ordered_for_a_terminal_that_does_not() -> None:
+    [line] = lines_for_terminal("سلام", 20, right_to_left=True, reorder=True)
+    assert line.strip() == "\ufee1\ufefc\ufeb3"  # meem final, lam-alef, seen initial: from left to right
+    assert line.startswith(" ")
+    assert lines_for_terminal("سلام", 20, right_to_left=True, reorder=False) == ["سلام"]
+
+
+def test_the_first_line_of_wrapped_arabic_holds_its_beginning() -> None:
+    lines = lines_for_terminal("كلمة أولى ثم كلمة ثانية ثم ثالثة", 12, right_to_left=True, reorder=True)
+    assert len(lines) > 2
+    assert "\ufedb" in lines[0]  # kaf initial of the first word
+    assert lines_for_terminal("", 10, right_to_left=True, reorder=True) == [" " * 10]
+
+
+def test_terminals_are_known_by_what_they_say() -> None:
+    assert terminal_is_bidirectional({"VTE_VERSION": "7600"})
+    assert not terminal_is_bidirectional({"VTE_VERSION": "7600", "TMUX": "x"})
+    assert not terminal_is_bidirectional({"TERM": "xterm"})
+
+
+def test_the_table_names_labels_in_both_languages(tiny: Classifier) -> None:
+    out = io.StringIO()
+    answers = tiny.classify(["The village", "", "في القرية"], granularity="document", evidence=True)
+    print_answers(answers, tiny.bundle.taxonomy, Console(file=out, width=100), bidi="terminal")
+    assert "Sectarian violence" in out.getvalue()
+    assert "عنف طائفي" in out.getvalue()
+    assert "1: not answered" in out.getvalue()

@@ -1,0 +1,215 @@
+"""From labelled files to a released bundle, with a tiny encoder in place of the real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from models.bundle import load_bundle
+from models.classifier import Classifier
+from models.errors import InputError
+from tests.conftest import tiny_bert, tiny_tokenizer_json
+from training.base import BaseEncoderError, load_base
+from training.cli import app
+from training.finetune import FineTuneSettings, batches, bfloat16_is_faster, fine_tune, macro_f1, pad
+from training.parity import Parity
+from training.pipeline import check_parity, load_network
+from training.rows import TrainingRow
+
+runner = CliRunner()
+SUBJECTS = ["The family", "The governor", "A farmer", "العائلة", "المحافظ", "The old man", "رجل"]
+PLACES = ["from the village", "near the river", "في القرية", "on Monday", "أمس", "at night", "after rain"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local directory that `transformers` loads, as a user's own base would be."""
+    path = tmp_path_factory.mktemp("base")
+    content = tiny_tokenizer_json()
+    tiny_bert(len(content["model"]["vocab"]), layers=1).save_pretrained(path)
+    (path / "raw.json").write_text(json.dumps(content), encoding="utf-8")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(path / "raw.json"), unk_token="<unk>", pad_token="<pad>", cls_token="<s>", sep_token="</s>"
+    )
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows whose labels follow from one letter each, which a tiny encoder can learn."""
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    marks = {"sectarian_violence": "zz", "displacement": "qq", "official_statement": "xx", "accountability_call": "jj"}
+    generator = np.random.default_rng(0)
+    with path.open("w", encoding="utf-8") as handle:
+        for index in range(240):
+            labels = [label for label in marks if generator.random() < 0.4]
+            words = [SUBJECTS[index % 7], *(marks[label] for label in labels), PLACES[index % 6], str(index)]
+            row = {"id": f"doc{index}#0", "text": " ".join(words), "labels": labels, "lang": "ar" if index % 2 else "en"}
+            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(base: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    done = runner.invoke(
+        app,
+        ["run", "--data", str(labelled), "--work", str(folder), "--base", str(base), "--name", "tiny", "--version", "1",
+         "--epochs", "3", "--learning-rate", "0.003", "--quiet"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_one_command_goes_from_labelled_files_to_a_candidate_bundle(work: Path) -> None:
+    bundle = load_bundle(work / "bundle", require_seal=False)
+    assert not bundle.sealed
+    assert bundle.manifest.training["train"] + bundle.manifest.training["validation"] == 240
+    assert bundle.manifest.data.keys() == {"rows.jsonl"}
+    assert bundle.manifest.training["parity"]["flipped"] <= 0.01
+    [answer] = Classifier(bundle, _engine(bundle)).classify(["They fled the village"])
+    assert set(answer.labels) == set(bundle.taxonomy.label_ids)
+
+
+def test_the_bundle_says_what_the_fitted_network_says(work: Path) -> None:
+    from tokenizers import Tokenizer
+
+    from training.finetune import encode, predict_logits
+
+    bundle = load_bundle(work / "bundle", require_seal=False)
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    texts = ["The family zz on Monday 3", "رجل qq في القرية 8"]
+    expected = predict_logits(load_network(work, 4), tokenizer, texts, max_tokens=48)
+    assert np.abs(_engine(bundle).logits(encode(tokenizer, texts, 48)) - expected).max() < 0.3
+
+
+def test_a_release_needs_a_report_of_that_very_model(work: Path, tmp_path: Path, labelled: Path) -> None:
+    from eval.cli import app as eval_app
+
+    report = tmp_path / "report.json"
+    done = runner.invoke(
+        eval_app, ["run", "--data", str(labelled), "--bundle", str(work / "bundle"), "--out", str(report), "--quiet"]
+    )
+    assert done.exit_code == 0, done.output
+    other = json.loads(report.read_text()) | {"model_hash": "0" * 64}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+
+    def release(path: Path):
+        return runner.invoke(app, ["release", str(work / "bundle"), "--report", str(path), "--destination", str(tmp_path)])
+
+    for path in (tmp_path / "other.json", tmp_path / "none.json", labelled):
+        assert release(path).exit_code == 2
+    done = release(report)
+    assert done.exit_code == 0, done.output
+    bundle = load_bundle(tmp_path / "tiny-1")
+    assert bundle.sealed
+    card = (tmp_path / "tiny-1" / "MODEL_CARD.md").read_text()
+    assert f"{json.loads(report.read_text())['slices'][0]['averages']['macro']['f1']:.3f}" in card
+    assert release(report).exit_code == 2  # never overwritten
+
+
+def test_training_stopped_half_way_ends_where_it_would_have_ended(base: Path, tiny_tokenizer, tmp_path: Path) -> None:
+    rows = [
+        TrainingRow(f"d{i}#0", f"d{i}", "s", "en", f"{'zz' if i % 2 else 'qq'} village {i}", (i % 2, 0, 1, 0), i % 5 == 0)
+        for i in range(40)
+    ]
+    settings = FineTuneSettings(epochs=2, batch_size=4, checkpoint_every_steps=3, precision="float32", max_tokens=48)
+
+    def model():
+        from training.encoder import PassageEncoder
+
+        torch.manual_seed(0)
+        return PassageEncoder(load_base(str(base)).model, 4, dropout=0.1)
+
+    def train(network, folder: Path):
+        return fine_tune(
+            network, tiny_tokenizer, rows[:32], rows[32:], settings, checkpoint_directory=folder, show_progress=False
+        )
+
+    whole = model()
+    history = train(whole, tmp_path / "whole")
+    broken = model()
+    calls = 0
+    original = torch.optim.AdamW.step
+
+    def failing(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", failing)
+        with pytest.raises(KeyboardInterrupt):
+            train(broken, tmp_path / "broken")
+    again = model()
+    resumed = train(again, tmp_path / "broken")
+    assert [r.validation_loss for r in resumed] == pytest.approx([r.validation_loss for r in history], abs=1e-5)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    with pytest.raises(InputError, match="other settings or rows"):
+        fine_tune(
+            model(), tiny_tokenizer, rows[:30], rows[32:], settings,
+            checkpoint_directory=tmp_path / "broken", show_progress=False,
+        )  # fmt: skip
+
+
+def test_every_row_is_in_one_batch_of_similar_length() -> None:
+    lengths = [i % 50 + 1 for i in range(500)]
+    found = list(batches(lengths, 16, seed=3))
+    assert sorted(i for batch in found for i in batch) == list(range(500))
+    assert list(batches(lengths, 16, seed=3)) == found
+    assert list(batches(lengths, 16, seed=4)) != found
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in found)
+    assert padded < 1.1 * sum(lengths)
+
+
+def test_padding_and_its_mask() -> None:
+    ids, mask = pad([[5, 6, 7], [8]], 1)
+    assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_macro_f1_of_a_perfect_answer_is_one() -> None:
+    wanted = np.array([[1, 0], [0, 1]], np.float32)
+    assert macro_f1(wanted * 2 - 1, wanted) == 1.0
+    assert macro_f1(1 - wanted * 2, wanted) == 0.0
+
+
+def test_the_precision_of_this_processor_can_be_measured() -> None:
+    assert bfloat16_is_faster() in (True, False)
+
+
+@pytest.mark.parametrize(("flipped", "after"), [(0.02, 0.8), (0.0, 0.79)])
+def test_an_export_that_costs_too_much_is_refused(flipped: float, after: float) -> None:
+    check_parity(Parity(9, 0.8, 0.8, 0.0, 0.0, 0.0))
+    with pytest.raises(InputError, match="the int8 model flips"):
+        check_parity(Parity(9, 0.8, after, flipped, 0.1, 0.1))
+
+
+def test_an_unknown_base_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BaseEncoderError, match="could not be loaded"):
+        load_base(str(tmp_path))
+
+
+def test_faults_in_the_data_are_told_and_exit_with_2(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "a", "labels": ["war"]}\n')
+    done = runner.invoke(app, ["fit", "--data", str(tmp_path / "bad.jsonl"), "--work", str(tmp_path / "w")])
+    assert done.exit_code == 2
+    assert "bad.jsonl:1: unknown label 'war'" in done.output.replace("\n", "")
+    assert runner.invoke(app, ["export", "--work", str(tmp_path)]).exit_code == 2
+
+
+def _engine(bundle):
+    from models.engine import OnnxEngine
+
+    return OnnxEngine(bundle.model_path, threads=1)

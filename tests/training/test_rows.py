@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from models.errors import ExampleFormatError, InputError, TaxonomyError
+from training.rows import in_share, load_dataset
+from training.standoff import resolve_annotations
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def row(i: int, text: str | None = None, labels: list[str] | None = None, document: int | None = None) -> dict:
+    return {"id": f"d{i if document is None else document}#{i}", "text": text or f"text number {i}", "labels": labels or []}
+
+
+def test_documents_are_never_torn_apart(tmp_path: Path, taxonomy) -> None:
+    rows = [row(i, document=i // 3) for i in range(300)]
+    dataset = load_dataset([write(tmp_path / "a.jsonl", rows)], taxonomy, validation_share=0.2)
+    train, validation = ({r.document for r in part} for part in (dataset.train, dataset.validation))
+    assert not train & validation
+    assert 0.1 < len(validation) / 100 < 0.3
+
+
+def test_adding_rows_moves_no_old_row_to_the_other_side(tmp_path: Path, taxonomy) -> None:
+    rows = [row(i) for i in range(200)]
+    before = {r.id for r in load_dataset([write(tmp_path / "a.jsonl", rows[:100])], taxonomy).validation}
+    after = {r.id for r in load_dataset([write(tmp_path / "a.jsonl", rows)], taxonomy).validation}
+    assert before <= after
+
+
+def test_the_same_text_is_kept_once_and_a_contradiction_is_doubted(tmp_path: Path, taxonomy) -> None:
+    rows = [row(i) for i in range(60)]
+    rows += [row(100, "قَالَ الوزير"), row(101, "قال الوزير", ["official_statement"]), row(102, "قال  الوزير")]
+    dataset = load_dataset([write(tmp_path / "a.jsonl", rows)], taxonomy)
+    kept = [r for r in (*dataset.train, *dataset.validation) if r.text == "قال الوزير"]
+    assert [(r.id, r.unsure) for r in kept] == [("d100#100", True)]
+    assert dataset.dropped_duplicates == 2
+
+
+def test_validation_rows_can_be_given(tmp_path: Path, taxonomy) -> None:
+    train = write(tmp_path / "a.jsonl", [row(i) for i in range(9)])
+    validation = write(tmp_path / "v.jsonl", [row(i) for i in range(20, 24)])
+    dataset = load_dataset([train], taxonomy, validation_paths=[validation])
+    assert (len(dataset.train), len(dataset.validation)) == (9, 4)
+
+
+def test_an_empty_part_is_told(tmp_path: Path, taxonomy) -> None:
+    with pytest.raises(InputError, match="expected rows for training and for validation, got"):
+        load_dataset([write(tmp_path / "a.jsonl", [row(1)])], taxonomy)
+
+
+def test_a_folder_stands_for_its_files(tmp_path: Path, taxonomy) -> None:
+    for name in ("b.jsonl", "a.jsonl"):
+        write(tmp_path / name, [row(i, f"{name} {i}") for i in range(40)])
+    (tmp_path / "README.md").write_text("not data")
+    dataset = load_dataset([tmp_path], taxonomy)
+    assert list(dataset.digests) == ["a.jsonl", "b.jsonl"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="found none"):
+        load_dataset([tmp_path / "empty"], taxonomy)
+
+
+def test_shares_are_about_right() -> None:
+    assert sum(in_share(str(i), 0.25) for i in range(4_000)) == pytest.approx(1_000, abs=100)
+
+
+def standoff(text: str, **changes: object) -> dict:
+    found = {"id": "p#1", "lang": "en", "sha256": hashlib.sha256(text.encode()).hexdigest(), "labels": ["displacement"]}
+    return {**found, **changes}
+
+
+def test_standoff_labels_find_their_texts(tmp_path: Path, taxonomy) -> None:
+    labels = write(tmp_path / "labels.jsonl", [standoff("they fled", unsure=True)])
+    pool = tmp_path / "pool.jsonl.gz"
+    with gzip.open(pool, "wt") as handle:
+        handle.write('{"id": "p#0", "text": "others"}\n{"id": "p#1", "text": "they fled"}\n')
+    [example], digests = resolve_annotations([labels], [pool], taxonomy)
+    assert (example.text, example.labels, example.unsure) == ("they fled", {"displacement"}, True)
+    assert list(digests) == ["labels.jsonl"]
+
+
+def test_standoff_faults_are_told(tmp_path: Path, taxonomy) -> None:
+    pool = write(tmp_path / "pool.jsonl", [{"id": "p#1", "text": "changed since"}])
+    with pytest.raises(ExampleFormatError, match=r"labels\.jsonl:1: the text of 'p#1' is in none of the 1 collections"):
+        resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("they fled")])], [pool], taxonomy)
+    with pytest.raises(ExampleFormatError, match="the row lacks sha256"):
+        resolve_annotations([write(tmp_path / "labels.jsonl", [{"id": "a", "lang": "en", "labels": []}])], [pool], taxonomy)
+    with pytest.raises(TaxonomyError, match="unknown label"):
+        resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("x", labels=["war"])])], [pool], taxonomy)

@@ -1,0 +1,120 @@
+"""The model card: what a released model is, what it was trained on, what it reaches and what it must not be used for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.bundle import Manifest
+from models.taxonomy import Taxonomy
+
+# Sources of the labelled and annotated real text, with the licence their collection states; no text is distributed.
+SOURCES = (
+    ("ans_claims", "latynt/ans, Arabic news titles of 2018", "Apache-2.0"),
+    (
+        "ant_bbc, ant_cnn, ant_france24, ant_skynews, ant_jawharafm",
+        "antcorpus, Arabic news of 2015-2018",
+        "Apache-2.0 and a citation licence; articles belong to the outlets",
+    ),
+    ("ceha", "dataminr-ai/CEHA, conflict events in the Horn of Africa", "unstated"),
+    ("conflibert_*", "eventdata/ConfliBERT: CAMEO leads, InSight Crime, SATP notes", "unstated"),
+    ("fa_kes", "FA-KES, articles on the Syrian war", "CC BY 4.0 in the original release"),
+    ("fignews", "CAMeL-Lab/FIGNEWS-2024, posts in Arabic and English", "MIT"),
+    ("india_police_events", "slanglab/IndiaPoliceEvents, Times of India 2002", "unstated"),
+    ("internal_displacement", "Data4Democracy/internal-displacement", "unstated"),
+    ("masakhanews", "masakhane-io/masakhane-news, English part", "unstated"),
+    ("ntrex", "MicrosoftTranslator/NTREX, newstest2019 in both languages", "CC BY-SA 4.0"),
+    ("wikipedia_frontlines", "Wikipedia articles on wars in Syria, Iraq and Ukraine", "CC BY-SA"),
+)
+
+
+def model_card(manifest: Manifest, taxonomy: Taxonomy, report: dict[str, Any], *, size_bytes: int) -> str:
+    """The model card in Markdown, every figure from the manifest or the report."""
+    training = manifest.training
+    parity = training["parity"]
+    settings = ", ".join(f"{key} {value}" for key, value in training["settings"].items())
+    own = {name: digest for name, digest in manifest.data.items() if name.startswith(("ar-", "en-"))}
+    standoff = {name: digest for name, digest in manifest.data.items() if name.startswith("pool-")}
+    labels = "\n".join(f"- **{label.name['en']}** (`{label.id}`): {label.definition['en']}" for label in taxonomy.labels)
+    digests = "\n".join(f"| `{name}` | `{digest[:16]}` |" for name, digest in sorted(manifest.data.items()))
+    sources = "\n".join(f"| {name} | {what} | {licence} |" for name, what, licence in SOURCES)
+    return f"""# {manifest.name} {manifest.version}
+
+A multilingual transformer that reads a passage of Arabic or English text and gives four independent labels, each with a
+calibrated probability. It is exported to ONNX with int8 matrix products ({size_bytes / 1e6:.1f} MB) and made for Rasid's
+`Classifier`, which prepares the text, calibrates and decides.
+
+- Base model: `{manifest.base_model}`, licence {manifest.base_licence} ({training["base_source"]}), its vocabulary trimmed to
+  {training["vocabulary"]} pieces of Arabic and English
+- Taxonomy: {manifest.taxonomy}; longest passage {manifest.max_tokens} tokens
+- Created: {manifest.created}; model hash `{manifest.model_hash}`
+
+## Labels
+
+{labels}
+
+## Quality
+
+Measured by `rasid-eval run --data {report["data"]}` (data digest `{report["data_digest"][:16]}`), passages never trained on and
+from other articles than the training passages. Intervals are 95 % bootstrap intervals. The topics are enriched in this
+file; in ordinary news the labels are rarer and precision is lower.
+
+{_quality(report)}
+
+Export: on {parity["texts"]} validation passages the int8 model decides otherwise than the PyTorch model in
+{parity["flipped"]:.2%} of the decisions; macro F1 {parity["macro_f1_reference"]:.4f} before, {parity["macro_f1_exported"]:.4f} after; largest
+difference of a probability {parity["largest_probability_difference"]:.3f}.
+
+## Training
+
+{training["train"]} training and {training["validation"]} validation passages, split by source document; {training["dropped_duplicates"]} duplicates
+dropped. {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations. Settings: {settings}. Calibration, thresholds and
+the review band come from the validation passages alone.
+
+| file | SHA-256 of its content (first 16) |
+|---|---|
+{digests}
+
+Sources of the real text beside Rasid's own corpus (labels are Rasid's; the texts belong to their outlets and authors and
+are not distributed):
+
+| source | what | licence as stated |
+|---|---|---|
+{sources}
+
+## Intended use
+
+Triage and search by people who check: human rights documentation, humanitarian analysis, open-source investigation,
+newsrooms. A label says what a text *tells*, not that it is true. Read the evidence, and read what came back as `review`.
+
+## Not intended
+
+Decisions about a person or a group without a human reading; moderation that removes texts unseen; counting victims;
+judging whether a report is true; texts in other languages (they are answered but flagged and never decided).
+
+## Limits
+
+- Labels were set by single careful readings; readers agree on about 97 of 100 labels and share blind spots.
+- Rare labels (calls for accountability in English, sectarian violence in Arabic) rest on few examples: see support and
+  intervals above.
+- Dialects other than Levantine, Iraqi, Egyptian and Sudanese are thin in the training text; Arabizi is absent.
+- A passage is judged by itself: who "he" is in "he added" may stand one sentence earlier.
+- Names of communities and countries may pull a probability; swap tests are not part of this release.
+"""
+
+
+def _quality(report: dict[str, Any]) -> str:
+    lines = [
+        "| language | label | support | precision | recall | F1 | 95 % | ECE | in review |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for part in report["slices"]:
+        for label, found in part["labels"].items():
+            low, high = found["f1_interval"]
+            lines.append(
+                f"| {part['name']} | {label} | {found['support']} | {found['precision']:.3f} | {found['recall']:.3f} | "
+                f"{found['f1']:.3f} | {low:.3f}-{high:.3f} | {found['calibration_error']:.3f} | {found['review_share']:.1%} |"
+            )
+        macro = part["averages"]["macro"]
+        low, high = macro["interval"]
+        lines.append(f"| {part['name']} | **macro average** | | | | **{macro['f1']:.3f}** | {low:.3f}-{high:.3f} | | |")
+    return "\n".join(lines)

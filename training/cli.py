@@ -1,0 +1,158 @@
+"""The `rasid-train` command."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from models.bundle import RELEASED_DIRECTORY
+from models.errors import InputError, RasidError
+from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
+from training.base import DEFAULT_BASE
+from training.finetune import FineTuneSettings
+from training.pipeline import DataSettings, export, fit, measure_parity, prepare_data
+from training.release import release as release_bundle
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_errors = Console(stderr=True)
+_DEFAULTS = FineTuneSettings()
+
+Data = Annotated[
+    list[Path] | None,
+    typer.Option("--data", help="Labelled file (JSONL, CSV) or a folder of them; repeatable. [default: own corpus]"),
+]
+Annotations = Annotated[list[Path] | None, typer.Option("--annotations", help="Standoff labels: file or folder; repeatable.")]
+Collections = Annotated[
+    list[Path] | None,
+    typer.Option("--collection", help="JSONL (.gz) with the texts of the standoff labels; repeatable."),
+]
+Validation = Annotated[
+    list[Path] | None, typer.Option("--validation", help="Labelled validation file; else a share of the documents.")
+]
+Work = Annotated[Path, typer.Option(help="Work folder: checkpoints, rows, network, candidate bundle.")]
+TaxonomyPath = Annotated[Path, typer.Option("--taxonomy", help="Taxonomy to train for.")]
+Base = Annotated[str, typer.Option(help="Base encoder: the default, a local directory or a hub name.")]
+Name = Annotated[str, typer.Option(help="Name of the bundle.")]
+Version = Annotated[str, typer.Option(help="Version of the bundle.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+OWN_CORPUS = Path(__file__).with_name("corpus")
+
+
+@app.callback()
+def main() -> None:
+    """Train, export and release a model.
+
+    Exit codes: 0 done, 1 the machine or a part failed, 2 the input cannot be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "datasets", "torch"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except RasidError as error:
+        _errors.print(f"rasid-train: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+
+
+@app.command(
+    epilog="Example: rasid-train run --data training/corpus --data my-labels.jsonl --work runs/mine --name mine --version 1"
+)
+def run(
+    data: Data = None,
+    annotations: Annotations = None,
+    collection: Collections = None,
+    validation: Validation = None,
+    work: Work = Path("runs/latest"),
+    taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
+    base: Base = DEFAULT_BASE,
+    name: Name = "rasid",
+    version: Version = "dev",
+    epochs: Annotated[int, typer.Option(min=1)] = _DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULTS.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = _DEFAULTS.learning_rate,
+    seed: Annotated[int, typer.Option()] = _DEFAULTS.seed,
+    quiet: Quiet = False,
+) -> None:
+    """Go from labelled files to a candidate bundle: fit, then export. Stopped half-way, the same command goes on."""
+    fit_network(data, annotations, collection, validation, work, taxonomy, base, epochs, batch_size, learning_rate, seed, quiet)
+    export_bundle(work, name, version, quiet)
+
+
+@app.command("fit", epilog="Example: rasid-train fit --data my-labels.jsonl --work runs/mine --epochs 5")
+def fit_network(
+    data: Data = None,
+    annotations: Annotations = None,
+    collection: Collections = None,
+    validation: Validation = None,
+    work: Work = Path("runs/latest"),
+    taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
+    base: Base = DEFAULT_BASE,
+    epochs: Annotated[int, typer.Option(min=1)] = _DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULTS.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = _DEFAULTS.learning_rate,
+    seed: Annotated[int, typer.Option()] = _DEFAULTS.seed,
+    quiet: Quiet = False,
+) -> None:
+    """Read and split the labelled data and fine-tune. Resumes from the newest checkpoint in the work folder."""
+    with _told():
+        settings = FineTuneSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+        loaded = load_taxonomy(taxonomy)
+        dataset = prepare_data(
+            DataSettings(
+                paths=tuple(data or [OWN_CORPUS]),
+                annotations=tuple(annotations or ()),
+                collections=tuple(collection or ()),
+                validation_paths=tuple(validation or ()),
+            ),
+            loaded,
+            work,
+        )
+        fit(dataset, loaded, settings, work, base=base, show_progress=not quiet)
+        typer.echo(f"fitted network in {work}")
+
+
+@app.command("export", epilog="Example: rasid-train export --work runs/mine --name mine --version 1")
+def export_bundle(
+    work: Work = Path("runs/latest"), name: Name = "rasid", version: Version = "dev", quiet: Quiet = False
+) -> None:
+    """Quantise, calibrate and check a fitted network, and write the candidate bundle."""
+    with _told():
+        bundle = export(work, name=name, version=version, show_progress=not quiet)
+        typer.echo(f"candidate bundle in {bundle}")
+
+
+@app.command(epilog="Example: rasid-train parity --work runs/mine --data my-labels.jsonl")
+def parity(
+    data: Annotated[Path, typer.Option(help="Labelled texts, JSONL or CSV.")],
+    work: Work = Path("runs/latest"),
+) -> None:
+    """Compare a candidate's int8 model with the fitted PyTorch network on a labelled file. Prints JSON."""
+    with _told():
+        typer.echo(json.dumps(asdict(measure_parity(work, data)), indent=2))
+
+
+@app.command(epilog="Example: rasid-train release runs/mine/bundle --report runs/mine/report.json")
+def release(
+    candidate: Annotated[Path, typer.Argument(help="Candidate bundle.")],
+    report: Annotated[Path, typer.Option(help="Report of rasid-eval run on that candidate.")],
+    destination: Annotated[Path, typer.Option(help="Folder of released bundles.")] = RELEASED_DIRECTORY,
+) -> None:
+    """Add report and model card to a candidate and seal it."""
+    with _told():
+        typer.echo(f"released {release_bundle(candidate, report, destination)}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,240 @@
+"""From labelled files to a candidate bundle, in stages that leave their results in one work folder.
+
+`fit` trains and writes `model.pt`, `network.json`, `tokenizer.json`, `taxonomy.json` and `dataset.json`; `export` quantises,
+calibrates on the exported model's own logits, proves parity and writes the candidate bundle. Each stage can run alone on
+the folder of the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from datasets import Dataset as Table
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModel
+
+from models.bundle import FORMAT_VERSION, MODEL_FILES, Manifest, hash_file, load_bundle, write_manifest
+from models.decision import UNDETERMINED
+from models.engine import OnnxEngine
+from models.errors import InputError
+from models.example import read_examples
+from models.taxonomy import Taxonomy, load_taxonomy
+from training.base import load_base
+from training.calibrate import calibrate
+from training.encoder import PassageEncoder, keep_vocabulary_rows
+from training.finetune import EpochResult, FineTuneSettings, encode, fine_tune, predict_logits
+from training.graph import build_graph, encoder_weights
+from training.parity import Parity, compare_logits
+from training.quantise import choose_ranges
+from training.rows import Dataset, TrainingRow, load_dataset, targets, training_row
+from training.vocabulary import TrimmedVocabulary, prove_identical, trim_vocabulary
+
+logger = logging.getLogger(__name__)
+
+# What the export may cost (share of decisions, and macro F1), checked on validation rows.
+MAX_FLIPPED = 0.01
+MAX_F1_LOSS = 0.005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Which labelled data a run uses; see `training.rows.load_dataset`."""
+
+    paths: tuple[Path, ...]
+    annotations: tuple[Path, ...] = ()
+    collections: tuple[Path, ...] = ()
+    validation_paths: tuple[Path, ...] = ()
+    validation_share: float = 0.12
+
+
+def prepare_data(data: DataSettings, taxonomy: Taxonomy, work: Path) -> Dataset:
+    """Read and split the labelled data; keep the validation rows' texts in the work folder for the later stages."""
+    dataset = load_dataset(
+        data.paths,
+        taxonomy,
+        annotations=data.annotations,
+        collections=data.collections,
+        validation_share=data.validation_share,
+        validation_paths=data.validation_paths,
+    )
+    work.mkdir(parents=True, exist_ok=True)
+    for part, rows in (("train", dataset.train), ("validation", dataset.validation)):
+        Table.from_list([asdict(row) for row in rows]).to_parquet(str(work / f"{part}.parquet"))
+    summary = {
+        "digests": dataset.digests,
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "dropped_duplicates": dataset.dropped_duplicates,
+    }
+    (work / "dataset.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    logger.info("%d training rows, %d validation rows", len(dataset.train), len(dataset.validation))
+    return dataset
+
+
+def fit(
+    dataset: Dataset,
+    taxonomy: Taxonomy,
+    settings: FineTuneSettings,
+    work: Path,
+    *,
+    base: str,
+    show_progress: bool = True,
+) -> list[EpochResult]:
+    """Fine-tune and leave the network in the work folder. Goes on from a checkpoint that is there."""
+    encoder = load_base(base)
+    torch.manual_seed(settings.seed)
+    model = PassageEncoder(encoder.model, len(taxonomy.label_ids), dropout=settings.dropout)
+    vocabulary = _vocabulary(encoder.tokenizer_json, [row.text for row in dataset.train])
+    keep_vocabulary_rows(model.encoder, vocabulary.kept_ids)
+    tokenizer = vocabulary.tokenizer()
+    history = fine_tune(
+        model,
+        tokenizer,
+        dataset.train,
+        dataset.validation,
+        settings,
+        checkpoint_directory=work / "checkpoints",
+        show_progress=show_progress,
+    )
+    torch.save(model.state_dict(), work / "model.pt")
+    model.encoder.config.to_json_file(work / "config.json")
+    (work / "tokenizer.json").write_text(json.dumps(vocabulary.tokenizer_json, ensure_ascii=False), encoding="utf-8")
+    _write_json(work / "taxonomy.json", taxonomy.model_dump(mode="json"))
+    network = {
+        "base_model": encoder.name,
+        "base_licence": encoder.licence,
+        "base_source": encoder.source,
+        "vocabulary": len(vocabulary.kept_ids),
+        "settings": asdict(settings),
+        "history": [asdict(result) for result in history],
+    }
+    _write_json(work / "network.json", network)
+    return history
+
+
+def export(work: Path, *, name: str, version: str, calibration_texts: int = 600, show_progress: bool = True) -> Path:
+    """Quantise, calibrate and check the fitted network; write the candidate bundle and return its folder.
+
+    Raises InputError where a stage before is missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
+    """
+    for needed in ("network.json", "model.pt", "validation.parquet", "train.parquet"):
+        if not (work / needed).is_file():
+            raise InputError(f"expected {needed} in {work}; run rasid-train fit first")
+    network = json.loads((work / "network.json").read_text(encoding="utf-8"))
+    taxonomy = load_taxonomy(work / "taxonomy.json")
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    model = load_network(work, len(taxonomy.label_ids))
+    max_tokens = int(network["settings"]["max_tokens"])
+    train, validation = read_rows(work / "train.parquet"), read_rows(work / "validation.parquet")
+
+    sample = random.Random(0).sample(train, min(len(train), calibration_texts))
+    ranges = choose_ranges(model, tokenizer, [row.text for row in sample], max_tokens=max_tokens, show_progress=show_progress)
+    bundle = work / "bundle"
+    bundle.mkdir(exist_ok=True)
+    (bundle / "manifest.json").unlink(missing_ok=True)
+    onnx.save(build_graph(encoder_weights(model), ranges), bundle / "model.onnx")
+    for file in ("tokenizer.json", "taxonomy.json"):
+        (bundle / file).write_bytes((work / file).read_bytes())
+
+    texts = [row.text for row in validation]
+    exported = OnnxEngine(bundle / "model.onnx").logits(encode(tokenizer, texts, max_tokens))
+    languages = _decided(validation, taxonomy)
+    wanted = targets(validation)
+    rule = calibrate(exported, wanted, languages, taxonomy)
+    _write_json(bundle / "decision.json", rule.model_dump(mode="json"))
+    reference = predict_logits(model, tokenizer, texts, max_tokens=max_tokens)
+    parity = compare_logits(reference, exported, wanted, languages, rule, taxonomy)
+    _write_json(work / "parity.json", asdict(parity))
+    logger.info("parity on %d validation rows: %s", parity.texts, json.dumps(asdict(parity)))
+    check_parity(parity)
+    dataset = json.loads((work / "dataset.json").read_text(encoding="utf-8"))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=name,
+        version=version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        taxonomy=f"{taxonomy.name} {taxonomy.version}",
+        base_model=network["base_model"],
+        base_licence=network["base_licence"],
+        max_tokens=max_tokens,
+        data=dataset["digests"],
+        training={
+            **{key: network[key] for key in ("base_source", "vocabulary", "settings", "history")},
+            **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates")},
+            "parity": asdict(parity),
+        },
+        files={file: hash_file(bundle / file) for file in MODEL_FILES},
+    )
+    write_manifest(bundle, manifest)
+    return bundle
+
+
+def measure_parity(work: Path, data: Path) -> Parity:
+    """Compare the fitted network of a work folder with its candidate bundle on a labelled file.
+
+    Raises InputError where the work folder has no network, BundleError where it has no bundle, ExampleFormatError where
+    the file breaks the format.
+    """
+    if not (work / "model.pt").is_file():
+        raise InputError(f"expected model.pt in {work}; run rasid-train fit first")
+    bundle = load_bundle(work / "bundle", require_seal=False)
+    taxonomy, tokenizer = bundle.taxonomy, Tokenizer.from_file(str(work / "tokenizer.json"))
+    rows = [row for row in (training_row(example, taxonomy) for example in read_examples(data, taxonomy)) if row.text]
+    texts, max_tokens = [row.text for row in rows], bundle.manifest.max_tokens
+    reference = predict_logits(load_network(work, len(taxonomy.label_ids)), tokenizer, texts, max_tokens=max_tokens)
+    exported = OnnxEngine(bundle.model_path).logits(encode(tokenizer, texts, max_tokens))
+    return compare_logits(reference, exported, targets(rows), _decided(rows, taxonomy), bundle.decision, taxonomy)
+
+
+def _decided(rows: Sequence[TrainingRow], taxonomy: Taxonomy) -> list[str]:
+    """The language each row is decided in: its own, or `und` where the taxonomy does not have it."""
+    return [row.language if row.language in taxonomy.languages else UNDETERMINED for row in rows]
+
+
+def check_parity(parity: Parity) -> None:
+    """Raise InputError where the export costs more than it may."""
+    loss = parity.macro_f1_reference - parity.macro_f1_exported
+    if parity.flipped > MAX_FLIPPED or loss > MAX_F1_LOSS:
+        raise InputError(
+            f"the int8 model flips {parity.flipped:.2%} of decisions (at most {MAX_FLIPPED:.0%}) and loses "
+            f"{loss:.4f} macro F1 (at most {MAX_F1_LOSS}); give more calibration texts or train longer"
+        )
+
+
+def load_network(work: Path, label_count: int) -> PassageEncoder:
+    """The fitted network of a work folder, ready to predict."""
+    config = AutoConfig.from_pretrained(work / "config.json")
+    encoder = AutoModel.from_config(  # type: ignore[no-untyped-call]
+        config, add_pooling_layer=False, attn_implementation="eager"
+    )
+    model = PassageEncoder(encoder, label_count)
+    model.load_state_dict(torch.load(work / "model.pt", weights_only=True))
+    return model.eval()
+
+
+def read_rows(path: Path) -> list[TrainingRow]:
+    """The rows that `prepare_data` left in a Parquet file."""
+    return [TrainingRow(**{**row, "targets": tuple(row["targets"])}) for row in Table.from_parquet(str(path)).to_list()]
+
+
+def _vocabulary(tokenizer_json: dict[str, Any], texts: Sequence[str]) -> TrimmedVocabulary:
+    if tokenizer_json["model"]["type"] != "Unigram":
+        logger.warning("a %s tokenizer is used untrimmed", tokenizer_json["model"]["type"])
+        return TrimmedVocabulary(tokenizer_json, list(range(len(tokenizer_json["model"]["vocab"]))))
+    trimmed = trim_vocabulary(tokenizer_json)
+    same, outside = prove_identical(Tokenizer.from_str(json.dumps(tokenizer_json)), trimmed, texts)
+    logger.info("vocabulary trimmed to %d; %d texts cut as before, %d out of scope", len(trimmed.kept_ids), same, outside)
+    return trimmed
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

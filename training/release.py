@@ -1,0 +1,82 @@
+"""Releasing a candidate: its report, its model card and its seal.
+
+The report must have measured the very model in the candidate (equal `model_hash`); the card is written from the manifest
+and the report, so that it cannot say another figure than was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from models.bundle import MODEL_FILES, RELEASE_FILES, Bundle, hash_file, load_bundle, write_manifest
+from models.errors import BundleError, InputError
+from training.card import model_card
+
+MAX_BUNDLE_BYTES = 60_000_000
+
+
+def release(candidate: Path, report_path: Path, destination: Path) -> Path:
+    """Copy a candidate to `destination/<name>-<version>`, add report and card, and seal it. Returns the new folder.
+
+    Raises InputError where the report measured another model or the destination exists, BundleError where the bundle is
+    too large.
+    """
+    bundle = load_bundle(candidate, require_seal=False)
+    report = _matching_report(bundle, report_path)
+    size = sum((candidate / name).stat().st_size for name in MODEL_FILES)
+    if size > MAX_BUNDLE_BYTES:
+        raise BundleError(f"the bundle has {size / 1e6:.1f} MB, at most {MAX_BUNDLE_BYTES / 1e6:.0f} MB can be released")
+    target = destination / f"{bundle.manifest.name}-{bundle.manifest.version}"
+    if target.exists():
+        raise InputError(f"{target} exists; a release is never overwritten: choose another version")
+    partial = target.with_name(target.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in MODEL_FILES:
+        shutil.copyfile(candidate / name, partial / name)
+    quality = summary(report)
+    (partial / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    unsealed = bundle.manifest.model_copy(update={"quality": quality})
+    card = model_card(unsealed, bundle.taxonomy, report, size_bytes=size)
+    (partial / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    files = {name: hash_file(partial / name) for name in (*MODEL_FILES, *RELEASE_FILES)}
+    unsealed = unsealed.model_copy(update={"files": files})
+    write_manifest(partial, unsealed.model_copy(update={"seal": unsealed.expected_seal()}))
+    load_bundle(partial)
+    partial.replace(target)
+    return target
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a report that the manifest repeats: macro F1 and F1 by label for each slice."""
+    return {
+        "data": report["data"],
+        "data_digest": report["data_digest"],
+        "slices": {
+            part["name"]: {
+                "texts": part["texts"],
+                "macro_f1": part["averages"]["macro"]["f1"],
+                "f1": {label: found["f1"] for label, found in part["labels"].items()},
+            }
+            for part in report["slices"]
+        },
+    }
+
+
+def _matching_report(bundle: Bundle, path: Path) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        measured = report["model_hash"]
+    except FileNotFoundError as error:
+        raise InputError(f"expected a report at {path}, found none; run rasid-eval run on the candidate") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a report of rasid-eval run") from error
+    if measured != bundle.manifest.model_hash:
+        raise InputError(
+            f"{path} measured the model {measured[:12]}, the candidate is {bundle.manifest.model_hash[:12]}; "
+            "run rasid-eval run on the candidate"
+        )
+    return report
