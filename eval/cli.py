@@ -66,7 +66,7 @@ def run(
     if as_json:
         typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
     else:
-        print_report(report, Console())
+        print_report(report, Console(width=max(120, Console().width)))
         typer.echo(f"report written to {out}")
 
 

@@ -115,6 +115,7 @@ def label_metrics(
 
 def averages(wanted: BoolArray, decided: BoolArray, *, seed: int = 1) -> dict[str, Average]:
     """Macro and micro averaged F1 of `[N, L]`."""
+
     def average(function: Callable[[BoolArray, BoolArray], float]) -> Average:
         low, high = bootstrap_interval(lambda rows: function(wanted[rows], decided[rows]), len(wanted), seed=seed)
         return Average(function(wanted, decided), (float(low), float(high)))

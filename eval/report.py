@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -53,12 +54,12 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print one table a slice."""
+    """Print one table a slice. `review` is the share sent to review, `right else` the share of right answers elsewhere."""
     console.print(f"[bold]{report.bundle}[/bold] on {report.data}: {report.rejected} rejected, {report.seconds:.1f} s")
     for part in report.slices:
-        table = Table(title=f"{part.name}: {part.texts} texts", title_justify="left")
-        for column in ("label", "support", "precision", "recall", "F1", "95 %", "AP", "ECE", "review", "right outside"):
-            table.add_column(column, justify="left" if column == "label" else "right")
+        table = Table(title=f"{part.name}: {part.texts} texts", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("label", "support", "prec.", "recall", "F1", "95 %", "AP", "ECE", "review", "right else"):
+            table.add_column(column, justify="left" if column == "label" else "right", no_wrap=True)
         for label, found in part.labels.items():
             table.add_row(
                 label,

@@ -91,8 +91,14 @@ def serve(
 )
 def classify(
     text: Annotated[str, typer.Argument(help="The text, or - to read standard input.")] = "-",
-    granularity: Annotated[Granularity, typer.Option(help="Judge the text as one passage, or its sentences.")] = "document",
-    evidence: Annotated[bool, typer.Option("--evidence/--no-evidence", help="Name the sentences that carry labels.")] = True,
+    granularity: Annotated[
+        Granularity | None,
+        typer.Option(help="Judge a text as one passage, or its sentences. [default: document; passage with jsonl]"),
+    ] = None,
+    evidence: Annotated[
+        bool | None,
+        typer.Option("--evidence/--no-evidence", help="Name the sentences that carry labels. [default: yes; no with jsonl]"),
+    ] = None,
     output: Annotated[
         Literal["table", "json", "jsonl"],
         typer.Option("--format", help="table, json, or jsonl: {id, text} lines in, one prediction a line out."),
@@ -107,10 +113,12 @@ def classify(
         settings = Settings()
         classifier = Classifier.load(bundle or settings.bundle, threads=settings.threads)
         if output == "jsonl":
-            _classify_lines(classifier, text, granularity, evidence)
+            _classify_lines(classifier, text, granularity or "passage", bool(evidence))
             return
         content = _read_text() if text == "-" else replace_surrogates(text)
-        answers = classifier.classify([TextItem("text", content)], granularity=granularity, evidence=evidence)
+        answers = classifier.classify(
+            [TextItem("text", content)], granularity=granularity or "document", evidence=evidence is not False
+        )
         if output == "json":
             typer.echo(answers[0].model_dump_json())
         else:

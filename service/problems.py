@@ -56,6 +56,11 @@ def problem(
     return JSONResponse(content.model_dump(), status_code=status, media_type=MEDIA_TYPE)
 
 
+def too_large(request: Request, detail: str) -> JSONResponse:
+    """413: the request is beyond a limit of this service."""
+    return problem(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TooLargeError.code, detail)
+
+
 def add_handlers(app: FastAPI) -> None:
     """Answer every exception with a problem document."""
 
@@ -77,6 +82,7 @@ def add_handlers(app: FastAPI) -> None:
         details = {
             "malformed_body": "expected a JSON body in UTF-8; it does not parse",
             "not_found": "there is nothing at this path; /docs lists what there is",
+            "too_large": "the body is larger than this service takes; send fewer or shorter texts in a request",
             "method_not_allowed": "this path does not take this method; /docs lists what it takes",
         }
         response = problem(request, error.status_code, code, details.get(code, str(error.detail)))
@@ -84,8 +90,8 @@ def add_handlers(app: FastAPI) -> None:
         return response
 
     @app.exception_handler(TooLargeError)
-    async def too_large(request: Request, error: TooLargeError) -> JSONResponse:
-        return problem(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error.code, str(error))
+    async def beyond_limit(request: Request, error: TooLargeError) -> JSONResponse:
+        return too_large(request, str(error))
 
     @app.exception_handler(RasidError)
     async def rasid_error(request: Request, error: RasidError) -> JSONResponse:

@@ -6,12 +6,14 @@ import logging
 import re
 import time
 import uuid
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import problem
+from service.problems import too_large
 
 logger = logging.getLogger("rasid.access")
 
@@ -50,28 +52,23 @@ class RequestGuard:
         async def limited() -> Message:
             nonlocal received
             message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > self._limit:
-                    raise _BodyTooLargeError
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return message
 
         try:
-            if int(headers.get("content-length") or 0) > self._limit:
-                raise _BodyTooLargeError
-            await self._app(scope, limited, tell)
-        except _BodyTooLargeError:
-            detail = f"expected a body of at most {self._limit} bytes; send fewer or shorter texts in a request"
-            await problem(Request(scope), 413, "too_large", detail)(scope, receive, tell)
+            length = headers.get("content-length", "")
+            if length.isdecimal() and int(length) > self._limit:
+                answer = too_large(Request(scope), f"expected a body of at most {self._limit} bytes, got {length}")
+                await answer(scope, receive, tell)
+            else:
+                await self._app(scope, limited, tell)
         finally:
             level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
             seconds = round(time.monotonic() - started, 4)
             facts = {"request_id": request_id, "method": scope["method"], "status": status, "seconds": seconds}
             logger.log(level, "request", extra={**facts, "route": _route(scope)})
-
-
-class _BodyTooLargeError(Exception):
-    """Raised where the body passes the limit, whoever reads it."""
 
 
 def _route(scope: Scope) -> str:

@@ -41,7 +41,15 @@ def tiny_tokenizer_json() -> dict:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": c, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+            {
+                "id": i,
+                "content": c,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
             for i, c in enumerate(["<s>", "<pad>", "</s>", "<unk>"])
         ],
         "normalizer": None,
@@ -125,6 +133,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_model, tiny_token
                 "base_source": "random",
                 "vocabulary": 100,
                 "settings": {"seed": 5},
+                "seeds": [5],
                 "history": [],
                 "train": 1,
                 "validation": 1,

@@ -118,9 +118,7 @@ def test_the_health_check_and_a_request_are_answered(running: tuple[Image, subpr
     program = image.root / "opt/rasid/bin/python"
     assert subprocess.run([str(program), *check[1:]], env=image.environment, check=False).returncode == 0
     body = json.dumps({"texts": ["نزحت مئات العائلات من القرية بعد القصف."]}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/classify", body, {"content-type": "application/json"}
-    )
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/classify", body, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as response:
         answer = json.loads(response.read())
     assert answer["predictions"][0]["labels"]["displacement"]["decision"] == "yes"

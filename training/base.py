@@ -96,7 +96,7 @@ def load_base(name: str = DEFAULT_BASE) -> BaseEncoder:
             tokenizer_json=tokenizer,
         )
     try:
-        model = AutoModel.from_pretrained(name)
+        model = AutoModel.from_pretrained(name, add_pooling_layer=False)
         tokenizer = json.loads(AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer.to_str())
     except (OSError, ValueError) as error:
         raise BaseEncoderError(

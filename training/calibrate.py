@@ -1,9 +1,9 @@
 """Calibration, thresholds and the review band, from validation logits alone.
 
-Platt scaling (Platt 1999, with his smoothed targets) per language and label. A label's threshold is the one with the best F1
-on validation rows, averaged over bootstrap samples so that a handful of rows does not decide it; where a language has few
-positives of a label, its slope, intercept and threshold lean towards those of all languages together. The review band
-reaches from the threshold to where decided rows are right often enough.
+Platt scaling (Platt 1999, with his smoothed targets) per language and label. A label's threshold is the one with the best
+F1 on validation rows, averaged over bootstrap samples so that a handful of rows does not decide it; where a language has
+few positives of a label, its slope, intercept and threshold lean towards those of all languages together. The review band
+reaches from the threshold to where decided rows are right often enough. Rows whose reader was unsure count for less.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _BOOTSTRAP = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionTargets:
-    """What the review band must leave: the least precision of `yes` and of `no` outside it, on validation rows."""
+    """What the review band should leave: the least precision of `yes` and of `no` outside it, on validation rows."""
 
     yes_precision: float = 0.95
-    no_precision: float = 0.98
+    no_precision: float = 0.95
 
 
 def calibrate(
@@ -38,16 +38,19 @@ def calibrate(
     languages: Sequence[str],
     taxonomy: Taxonomy,
     *,
+    weights: FloatArray | None = None,
     aims: DecisionTargets = DecisionTargets(),
     seed: int = 1,
 ) -> DecisionRule:
     """The decision rule for validation logits `[N, L]` with targets `[N, L]` (0 or 1) of texts in `languages` (`N`).
 
-    Raises InputError where a label has no positive or no negative validation row.
+    `weights` `[N]` says how much each row counts (1 by default). Raises InputError where a label has no positive or no
+    negative validation row.
     """
     generator = np.random.default_rng(seed)
     rules: dict[str, dict[str, LabelRule]] = {language: {} for language in (*taxonomy.languages, UNDETERMINED)}
     spoken = np.asarray(languages)
+    w = np.ones(len(spoken)) if weights is None else weights
     for column, label in enumerate(taxonomy.label_ids):
         x, y = logits[:, column].astype(np.float64), wanted[:, column].astype(np.float64)
         positives = int(y.sum())
@@ -56,9 +59,9 @@ def calibrate(
                 f"expected validation rows with and without {label}, got {positives} of {len(y)} with; "
                 "add rows or raise the validation share"
             )
-        slope, intercept = platt(x, y)
-        pooled = steady_threshold(_sigmoid(slope * x + intercept), y, generator)
-        rules[UNDETERMINED][label] = _rule(slope, intercept, pooled, x, y, aims)
+        slope, intercept = platt(x, y, w)
+        pooled = steady_threshold(_sigmoid(slope * x + intercept), y, w, generator)
+        rules[UNDETERMINED][label] = _rule(slope, intercept, pooled, x, y, w, aims)
         for language in taxonomy.languages:
             own = spoken == language
             count = float(y[own].sum())
@@ -66,75 +69,84 @@ def calibrate(
                 rules[language][label] = rules[UNDETERMINED][label]
                 continue
             weight = count / (count + _PRIOR_POSITIVES)
-            own_slope, own_intercept = platt(x[own], y[own])
+            own_slope, own_intercept = platt(x[own], y[own], w[own])
             mixed_slope = weight * own_slope + (1 - weight) * slope
             mixed_intercept = weight * own_intercept + (1 - weight) * intercept
-            own_threshold = steady_threshold(_sigmoid(mixed_slope * x[own] + mixed_intercept), y[own], generator)
+            own_threshold = steady_threshold(_sigmoid(mixed_slope * x[own] + mixed_intercept), y[own], w[own], generator)
             threshold = weight * own_threshold + (1 - weight) * pooled
-            rules[language][label] = _rule(mixed_slope, mixed_intercept, threshold, x[own], y[own], aims)
+            rules[language][label] = _rule(mixed_slope, mixed_intercept, threshold, x[own], y[own], w[own], aims)
     return DecisionRule(rules=rules)
 
 
-def platt(x: FloatArray, y: FloatArray) -> tuple[float, float]:
-    """Slope (positive) and intercept of Platt scaling for logits `x` and targets `y`, with Platt's smoothed targets."""
+def platt(x: FloatArray, y: FloatArray, w: FloatArray) -> tuple[float, float]:
+    """Slope (positive) and intercept of Platt scaling for logits `x`, targets `y`, weights `w`, all `[N]`."""
     positives, negatives = y.sum(), (1 - y).sum()
     high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
     smoothed = np.where(y > 0.5, high, low)
     rows = np.concatenate([x, x])[:, None]
     classes = np.concatenate([np.ones_like(y), np.zeros_like(y)])
     fitted = LogisticRegression(C=1e6, max_iter=1_000).fit(
-        rows, classes, sample_weight=np.concatenate([smoothed, 1 - smoothed])
+        rows, classes, sample_weight=np.concatenate([w * smoothed, w * (1 - smoothed)])
     )
     return max(float(fitted.coef_[0, 0]), 1e-3), float(fitted.intercept_[0])
 
 
-def best_threshold(probabilities: FloatArray, y: FloatArray) -> float:
-    """The threshold with the highest F1, midway between the two probabilities it separates."""
+def best_threshold(probabilities: FloatArray, y: FloatArray, w: FloatArray) -> float:
+    """The threshold with the highest weighted F1, midway between the two probabilities it separates."""
     order = np.argsort(-probabilities, kind="stable")
-    hits = np.cumsum(y[order])
-    f1 = 2 * hits / (np.arange(1, len(y) + 1) + y.sum())
+    f1 = 2 * np.cumsum((y * w)[order]) / (np.cumsum(w[order]) + (y * w).sum())
     cut = int(np.argmax(f1))
     above = probabilities[order[cut]]
     below = probabilities[order[cut + 1]] if cut + 1 < len(y) else 0.0
     return float((above + below) / 2)
 
 
-def steady_threshold(probabilities: FloatArray, y: FloatArray, generator: np.random.Generator) -> float:
+def steady_threshold(probabilities: FloatArray, y: FloatArray, w: FloatArray, generator: np.random.Generator) -> float:
     """The mean of the best thresholds of bootstrap samples, kept within 0.15 and 0.85."""
     found = []
     for _ in range(_BOOTSTRAP):
         sample = generator.integers(0, len(y), len(y))
         if y[sample].any():
-            found.append(best_threshold(probabilities[sample], y[sample]))
+            found.append(best_threshold(probabilities[sample], y[sample], w[sample]))
     return float(np.clip(np.mean(found), 0.15, 0.85)) if found else 0.5
 
 
-def review_band(probabilities: FloatArray, y: FloatArray, threshold: float, aims: DecisionTargets) -> tuple[float, float]:
+def review_band(
+    probabilities: FloatArray, y: FloatArray, w: FloatArray, threshold: float, aims: DecisionTargets
+) -> tuple[float, float]:
     """The narrowest band around the threshold outside of which both precisions hold on these rows.
 
-    A precision here is `hits / rows` with one further miss added, so that few rows promise little.
+    A precision here is weighted hits over weighted rows with one further miss added, so that few rows promise little. Where
+    no end of the band reaches the aim, it lies where the precision is highest: the label must stay decidable.
     """
-    high = threshold
-    for candidate in np.unique(np.concatenate([[threshold], probabilities[probabilities >= threshold]])):
-        chosen = probabilities >= candidate
-        high = float(candidate)
-        if y[chosen].sum() / (chosen.sum() + 1) >= aims.yes_precision:
-            break
-    else:
-        high = 1.0
-    low = threshold
-    for candidate in np.unique(np.concatenate([[threshold], probabilities[probabilities < threshold]]))[::-1]:
-        chosen = probabilities < candidate
-        low = float(candidate)
-        if (1 - y[chosen]).sum() / (chosen.sum() + 1) >= aims.no_precision:
-            break
-    else:
-        low = 0.0
-    return low, high
+    above = np.unique(np.concatenate([[threshold], probabilities[probabilities >= threshold]]))
+    below = np.unique(np.concatenate([[threshold], probabilities[probabilities < threshold]]))[::-1]
+    yes = [_precision(y, w, probabilities >= cut) for cut in above]
+    no = [_precision(1 - y, w, probabilities < cut) for cut in below]
+    return _first_reaching(below, no, aims.no_precision), _first_reaching(above, yes, aims.yes_precision)
 
 
-def _rule(slope: float, intercept: float, threshold: float, x: FloatArray, y: FloatArray, aims: DecisionTargets) -> LabelRule:
-    low, high = review_band(_sigmoid(slope * x + intercept), y, threshold, aims)
+def _precision(hits: FloatArray, w: FloatArray, chosen: NDArray[np.bool_]) -> float:
+    return float((hits * w)[chosen].sum() / (w[chosen].sum() + 1))
+
+
+def _first_reaching(cuts: FloatArray, precisions: list[float], aim: float) -> float:
+    for cut, precision in zip(cuts, precisions, strict=True):
+        if precision >= aim:
+            return float(cut)
+    return float(cuts[int(np.argmax(precisions))])
+
+
+def _rule(
+    slope: float,
+    intercept: float,
+    threshold: float,
+    x: FloatArray,
+    y: FloatArray,
+    w: FloatArray,
+    aims: DecisionTargets,
+) -> LabelRule:
+    low, high = review_band(_sigmoid(slope * x + intercept), y, w, threshold, aims)
     low, threshold, high = round(low, 4), round(threshold, 4), round(high, 4)
     return LabelRule(
         slope=slope,

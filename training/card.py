@@ -67,7 +67,7 @@ difference of a probability {parity["largest_probability_difference"]:.3f}.
 ## Training
 
 {training["train"]} training and {training["validation"]} validation passages, split by source document; {training["dropped_duplicates"]} duplicates
-dropped. {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations. Settings: {settings}. Calibration, thresholds and
+dropped. Seeds {", ".join(map(str, training["seeds"]))} (weights averaged where more than one). {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations. Settings: {settings}. Calibration, thresholds and
 the review band come from the validation passages alone.
 
 | file | SHA-256 of its content (first 16) |

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from datasets import disable_progress_bars
 from rich.console import Console
 
 from models.bundle import RELEASED_DIRECTORY
@@ -18,7 +19,7 @@ from models.errors import InputError, RasidError
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
 from training.base import DEFAULT_BASE
 from training.finetune import FineTuneSettings
-from training.pipeline import DataSettings, export, fit, measure_parity, prepare_data
+from training.pipeline import DataSettings, calibrate_bundle, export, fit, measure_parity, prepare_data
 from training.release import release as release_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -42,6 +43,9 @@ TaxonomyPath = Annotated[Path, typer.Option("--taxonomy", help="Taxonomy to trai
 Base = Annotated[str, typer.Option(help="Base encoder: the default, a local directory or a hub name.")]
 Name = Annotated[str, typer.Option(help="Name of the bundle.")]
 Version = Annotated[str, typer.Option(help="Version of the bundle.")]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", help="Seed; repeatable: the weights of the runs are averaged. [default: 1]")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 OWN_CORPUS = Path(__file__).with_name("corpus")
 
@@ -53,6 +57,7 @@ def main() -> None:
     Exit codes: 0 done, 1 the machine or a part failed, 2 the input cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    disable_progress_bars()
     for noisy in ("httpx", "datasets", "torch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -82,12 +87,13 @@ def run(
     epochs: Annotated[int, typer.Option(min=1)] = _DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = _DEFAULTS.learning_rate,
-    seed: Annotated[int, typer.Option()] = _DEFAULTS.seed,
+    seed: Seeds = None,
     quiet: Quiet = False,
 ) -> None:
-    """Go from labelled files to a candidate bundle: fit, then export. Stopped half-way, the same command goes on."""
+    """Go from labelled files to a candidate bundle: fit, export, calibrate. Stopped half-way, the same command goes on."""
     fit_network(data, annotations, collection, validation, work, taxonomy, base, epochs, batch_size, learning_rate, seed, quiet)
-    export_bundle(work, name, version, quiet)
+    export_network(work, quiet)
+    calibrate_exported(work, name, version)
 
 
 @app.command("fit", epilog="Example: rasid-train fit --data my-labels.jsonl --work runs/mine --epochs 5")
@@ -102,12 +108,12 @@ def fit_network(
     epochs: Annotated[int, typer.Option(min=1)] = _DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = _DEFAULTS.learning_rate,
-    seed: Annotated[int, typer.Option()] = _DEFAULTS.seed,
+    seed: Seeds = None,
     quiet: Quiet = False,
 ) -> None:
     """Read and split the labelled data and fine-tune. Resumes from the newest checkpoint in the work folder."""
     with _told():
-        settings = FineTuneSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+        settings = FineTuneSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
         loaded = load_taxonomy(taxonomy)
         dataset = prepare_data(
             DataSettings(
@@ -119,18 +125,22 @@ def fit_network(
             loaded,
             work,
         )
-        fit(dataset, loaded, settings, work, base=base, show_progress=not quiet)
+        fit(dataset, loaded, settings, work, base=base, seeds=seed or [1], show_progress=not quiet)
         typer.echo(f"fitted network in {work}")
 
 
-@app.command("export", epilog="Example: rasid-train export --work runs/mine --name mine --version 1")
-def export_bundle(
-    work: Work = Path("runs/latest"), name: Name = "rasid", version: Version = "dev", quiet: Quiet = False
-) -> None:
-    """Quantise, calibrate and check a fitted network, and write the candidate bundle."""
+@app.command("export", epilog="Example: rasid-train export --work runs/mine")
+def export_network(work: Work = Path("runs/latest"), quiet: Quiet = False) -> None:
+    """Quantise a fitted network to int8 and write its ONNX file."""
     with _told():
-        bundle = export(work, name=name, version=version, show_progress=not quiet)
-        typer.echo(f"candidate bundle in {bundle}")
+        typer.echo(f"exported to {export(work, show_progress=not quiet)}")
+
+
+@app.command("calibrate", epilog="Example: rasid-train calibrate --work runs/mine --name mine --version 1")
+def calibrate_exported(work: Work = Path("runs/latest"), name: Name = "rasid", version: Version = "dev") -> None:
+    """Calibrate an exported model, check it against PyTorch and make the candidate bundle."""
+    with _told():
+        typer.echo(f"candidate bundle in {calibrate_bundle(work, name=name, version=version)}")
 
 
 @app.command(epilog="Example: rasid-train parity --work runs/mine --data my-labels.jsonl")

@@ -180,10 +180,7 @@ def build_graph(weights: EncoderWeights, quantisation: Quantisation | None = Non
         inner = graph.node("Gelu", [inner], f"l{index}.gelu")
         out = product("fo", inner, layer.ffn_out, layer.ffn_out_bias, "ffn_hidden")
         hidden = _norm(graph, f"l{index}.oln", out, hidden, layer.ffn_norm, weights.epsilon)
-    axis = graph.constant("pool.axis", np.array([1], np.int64))
-    pooled = graph.node("ReduceMean", [hidden, axis], "pooled", keepdims=0)
-    raw = graph.node("MatMul", [pooled, graph.constant("head.w", weights.head)], "head.mm")
-    graph.node("Add", [raw, graph.constant("head.b", weights.head_bias)], "logits")
+    _pool_and_classify(graph, weights, hidden)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -228,6 +225,27 @@ def _embed(graph: _Graph, weights: EncoderWeights, width: int) -> str:
     zero = graph.constant("zero", np.array([0], np.int64))
     positions = graph.node("Slice", [graph.constant("emb.pos", weights.positions), zero, length, zero], "emb.positions")
     return _norm(graph, "emb.ln", words, positions, weights.embedding_norm, weights.epsilon)
+
+
+def _pool_and_classify(graph: _Graph, weights: EncoderWeights, hidden: str) -> None:
+    """Mean over the tokens of `[N, T, H]` and the linear head: `logits` `[N, L]`.
+
+    Runtimes reduce the middle axis, and multiply a single row, by other kernels for a batch of one than for many; these
+    add in another order, and a text's numbers would depend on its company. So the sum over tokens is a batched product,
+    whose shape for each text is the same in any batch, and the head is a sum over the last axis.
+    """
+    length = graph.node("Shape", [hidden], "pool.length", start=1, end=2)
+    one = graph.constant("pool.one", np.array([1], np.int64))
+    shape = graph.node("Concat", [one, one, length], "pool.shape", axis=0)
+    value = numpy_helper.from_array(np.array([1.0], np.float32))
+    ones = graph.node("ConstantOfShape", [shape], "pool.ones", value=value)
+    total = graph.node("MatMul", [ones, hidden], "pool.sum")
+    count = graph.node("Cast", [length], "pool.count", to=TensorProto.FLOAT)
+    mean = graph.node("Div", [total, count], "pool.mean")
+    products = graph.node("Mul", [mean, graph.constant("head.w", weights.head.T)], "head.products")
+    axis = graph.constant("head.axis", np.array([2], np.int64))
+    raw = graph.node("ReduceSum", [products, axis], "head.sum", keepdims=0)
+    graph.node("Add", [raw, graph.constant("head.b", weights.head_bias)], "logits")
 
 
 def _norm(graph: _Graph, name: str, left: str, right: str, parameters: tuple[FloatArray, FloatArray], epsilon: float) -> str:

@@ -1,8 +1,8 @@
 """From labelled files to a candidate bundle, in stages that leave their results in one work folder.
 
-`fit` trains and writes `model.pt`, `network.json`, `tokenizer.json`, `taxonomy.json` and `dataset.json`; `export` quantises,
-calibrates on the exported model's own logits, proves parity and writes the candidate bundle. Each stage can run alone on
-the folder of the one before.
+`fit` trains and writes the network and its papers; `export` quantises it and writes the ONNX file; `calibrate_bundle` fits the
+decision rule to the exported model's own logits, checks parity with PyTorch and writes the manifest, which makes the folder
+`bundle` a candidate. Each stage can run alone on the folder of the one before.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import json
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from datasets import Dataset as Table
@@ -87,23 +88,41 @@ def fit(
     work: Path,
     *,
     base: str,
+    seeds: Sequence[int] = (1,),
     show_progress: bool = True,
-) -> list[EpochResult]:
-    """Fine-tune and leave the network in the work folder. Goes on from a checkpoint that is there."""
+) -> list[list[EpochResult]]:
+    """Fine-tune once a seed, average the weights, and leave the network in the work folder.
+
+    All runs start from the same weights (those of the first seed) and differ in order and dropout alone, so that their
+    average is a good network too (Wortsman et al. 2022, "Model soups"). Goes on from checkpoints that are there.
+    """
     encoder = load_base(base)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seeds[0])
     model = PassageEncoder(encoder.model, len(taxonomy.label_ids), dropout=settings.dropout)
     vocabulary = _vocabulary(encoder.tokenizer_json, [row.text for row in dataset.train])
     keep_vocabulary_rows(model.encoder, vocabulary.kept_ids)
     tokenizer = vocabulary.tokenizer()
-    history = fine_tune(
-        model,
-        tokenizer,
-        dataset.train,
-        dataset.validation,
-        settings,
-        checkpoint_directory=work / "checkpoints",
-        show_progress=show_progress,
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    total = {name: torch.zeros_like(value) for name, value in start.items()}
+    histories = []
+    for seed in seeds:
+        model.load_state_dict(start)
+        history = fine_tune(
+            model,
+            tokenizer,
+            dataset.train,
+            dataset.validation,
+            replace(settings, seed=seed),
+            checkpoint_directory=work / "checkpoints" / f"seed-{seed}",
+            show_progress=show_progress,
+        )
+        histories.append(history)
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                total[name] += value / len(seeds)
+    frozen = "encoder.embeddings.word_embeddings.weight"  # the same in every run, and must stay so to the last bit
+    model.load_state_dict(
+        {name: total[name] if value.is_floating_point() and name != frozen else value for name, value in start.items()}
     )
     torch.save(model.state_dict(), work / "model.pt")
     model.encoder.config.to_json_file(work / "config.json")
@@ -115,45 +134,59 @@ def fit(
         "base_source": encoder.source,
         "vocabulary": len(vocabulary.kept_ids),
         "settings": asdict(settings),
-        "history": [asdict(result) for result in history],
+        "seeds": list(seeds),
+        "history": [[asdict(result) for result in history] for history in histories],
     }
     _write_json(work / "network.json", network)
-    return history
+    return histories
 
 
-def export(work: Path, *, name: str, version: str, calibration_texts: int = 600, show_progress: bool = True) -> Path:
-    """Quantise, calibrate and check the fitted network; write the candidate bundle and return its folder.
+def export(work: Path, *, calibration_texts: int = 600, show_progress: bool = True) -> Path:
+    """Quantise the fitted network on a sample of its training rows, write `bundle/model.onnx` and return the folder.
 
-    Raises InputError where a stage before is missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
+    Raises InputError where the stage before is missing.
     """
-    for needed in ("network.json", "model.pt", "validation.parquet", "train.parquet"):
-        if not (work / needed).is_file():
-            raise InputError(f"expected {needed} in {work}; run rasid-train fit first")
-    network = json.loads((work / "network.json").read_text(encoding="utf-8"))
-    taxonomy = load_taxonomy(work / "taxonomy.json")
+    network, taxonomy = _fitted(work)
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     model = load_network(work, len(taxonomy.label_ids))
-    max_tokens = int(network["settings"]["max_tokens"])
-    train, validation = read_rows(work / "train.parquet"), read_rows(work / "validation.parquet")
-
+    train = read_rows(work / "train.parquet")
     sample = random.Random(0).sample(train, min(len(train), calibration_texts))
-    ranges = choose_ranges(model, tokenizer, [row.text for row in sample], max_tokens=max_tokens, show_progress=show_progress)
+    ranges = choose_ranges(
+        model,
+        tokenizer,
+        [row.text for row in sample],
+        max_tokens=int(network["settings"]["max_tokens"]),
+        show_progress=show_progress,
+    )
     bundle = work / "bundle"
     bundle.mkdir(exist_ok=True)
     (bundle / "manifest.json").unlink(missing_ok=True)
     onnx.save(build_graph(encoder_weights(model), ranges), bundle / "model.onnx")
     for file in ("tokenizer.json", "taxonomy.json"):
         (bundle / file).write_bytes((work / file).read_bytes())
+    return bundle
 
-    texts = [row.text for row in validation]
+
+def calibrate_bundle(work: Path, *, name: str, version: str) -> Path:
+    """Calibrate the exported model on the validation rows, check parity, write the manifest; return the bundle.
+
+    Raises InputError where a stage before is missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
+    """
+    network, taxonomy = _fitted(work)
+    bundle = work / "bundle"
+    if not (bundle / "model.onnx").is_file():
+        raise InputError(f"expected model.onnx in {bundle}; run rasid-train export first")
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    max_tokens = int(network["settings"]["max_tokens"])
+    validation = read_rows(work / "validation.parquet")
+    texts, wanted, languages = [row.text for row in validation], targets(validation), _decided(validation, taxonomy)
     exported = OnnxEngine(bundle / "model.onnx").logits(encode(tokenizer, texts, max_tokens))
-    languages = _decided(validation, taxonomy)
-    wanted = targets(validation)
-    rule = calibrate(exported, wanted, languages, taxonomy)
+    doubted = float(network["settings"]["unsure_weight"])
+    weights = np.array([doubted if row.unsure else 1.0 for row in validation])
+    rule = calibrate(exported, wanted, languages, taxonomy, weights=weights)
     _write_json(bundle / "decision.json", rule.model_dump(mode="json"))
-    reference = predict_logits(model, tokenizer, texts, max_tokens=max_tokens)
+    reference = predict_logits(load_network(work, len(taxonomy.label_ids)), tokenizer, texts, max_tokens=max_tokens)
     parity = compare_logits(reference, exported, wanted, languages, rule, taxonomy)
-    _write_json(work / "parity.json", asdict(parity))
     logger.info("parity on %d validation rows: %s", parity.texts, json.dumps(asdict(parity)))
     check_parity(parity)
     dataset = json.loads((work / "dataset.json").read_text(encoding="utf-8"))
@@ -168,7 +201,7 @@ def export(work: Path, *, name: str, version: str, calibration_texts: int = 600,
         max_tokens=max_tokens,
         data=dataset["digests"],
         training={
-            **{key: network[key] for key in ("base_source", "vocabulary", "settings", "history")},
+            **{key: network[key] for key in ("base_source", "vocabulary", "settings", "seeds", "history")},
             **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates")},
             "parity": asdict(parity),
         },
@@ -176,6 +209,15 @@ def export(work: Path, *, name: str, version: str, calibration_texts: int = 600,
     )
     write_manifest(bundle, manifest)
     return bundle
+
+
+def _fitted(work: Path) -> tuple[dict[str, Any], Taxonomy]:
+    """What the fit stage left: the network's papers and the taxonomy."""
+    for needed in ("network.json", "model.pt", "train.parquet", "validation.parquet", "taxonomy.json"):
+        if not (work / needed).is_file():
+            raise InputError(f"expected {needed} in {work}; run rasid-train fit first")
+    network: dict[str, Any] = json.loads((work / "network.json").read_text(encoding="utf-8"))
+    return network, load_taxonomy(work / "taxonomy.json")
 
 
 def measure_parity(work: Path, data: Path) -> Parity:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import random
-import sys
 import subprocess
+import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_a_text_is_answered_the_same_alone_and_in_any_company(data: st.DataObjec
     for index in data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=3)):
         [alone] = released.classify([TextItem(str(index), texts[index])], evidence=True)
         assert alone == together[index]
-        assert np.abs(released.logits([texts[index]]) - logits[index]).max() <= 1e-5
+        assert np.array_equal(released.logits([texts[index]])[0], logits[index])
 
 
 def test_the_order_of_texts_changes_nothing(released: Classifier) -> None:
@@ -60,10 +61,11 @@ def test_the_order_of_texts_changes_nothing(released: Classifier) -> None:
 def test_an_article_is_labelled_with_the_sentences_that_carry_each_label(released: Classifier, text: str) -> None:
     [answer] = released.classify([text], granularity="document", evidence=True)
     assert isinstance(answer, Prediction)
-    assert all(found.decision == "yes" for found in answer.labels.values()), answer.labels
-    quoted = {piece.label: piece.text for piece in reversed(answer.evidence)}
-    assert set(quoted) == set(answer.labels)
-    assert "200" in quoted["displacement"] or "two hundred" in quoted["displacement"] or "مئتي" in quoted["displacement"]
+    assert all(found.decision != "no" for found in answer.labels.values()), answer.labels
+    strongest = {piece.label: piece.text for piece in reversed(answer.evidence)}
+    assert set(strongest) == set(answer.labels)
+    assert "two hundred" in strongest["displacement"] or "مئتي" in strongest["displacement"]
+    assert "minister" in strongest["official_statement"] or "وزير" in strongest["official_statement"]
     assert all(text[piece.start : piece.end] == piece.text for piece in answer.evidence)
 
 
@@ -127,7 +129,7 @@ def test_a_long_sentence_is_seen_to_its_last_word(tiny: Classifier) -> None:
     assert all(len(unit.ids) <= 48 for unit in units)
     assert units[0].start == 0
     assert units[-1].end >= len(text.rstrip()) - 1
-    assert all(a.end <= b.start for a, b in zip(units, units[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(units))
 
 
 def test_nothing_in_nothing_out(tiny: Classifier) -> None:

@@ -25,7 +25,7 @@ ARABIC = st.text(alphabet=st.characters(min_codepoint=0x0600, max_codepoint=0x06
         ("a\x00b\tc\r\nd", "a b c d"),
         ("  many   spaces\u00a0here ", "many spaces here"),
         ("“Erdoğan’s” «plan»", '"Erdogan\'s" "plan"'),
-        ("ﬁne ½", "fine 1⁄2"),  # noqa: RUF001
+        ("ﬁne ½", "fine 1⁄2"),
         ("half \ud800 pair", "half pair"),
         ("هٰذا", "هذا"),
         ("أإآى ةه", "أإآى ةه"),

@@ -14,7 +14,7 @@ from service.logs import JsonFormatter
 from service.settings import Settings
 
 SECRET = "Qamishli-street-seventeen"
-ARABIC = "😀 قالت وزارة الداخلية إن من أحرقوا بيوت العائلات الدرزية سيحاكمون. ونزحت أربعون عائلة إلى البلدة المجاورة."
+ARABIC = "😀 قالت وزارة الداخلية إن من أحرقوا بيوت العائلات الدرزية سيحاكمون. ونزحت مئات العائلات من قراها بعد القصف."
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,9 @@ def test_an_article_in_arabic_comes_back_with_evidence_at_exact_offsets(client: 
     [prediction] = answer["predictions"]
     assert prediction["language"] == "ar"
     assert set(prediction) == {"id", "language", "flags", "labels", "evidence", "truncated"}
-    assert prediction["labels"]["official_statement"]["decision"] == "yes"
+    assert prediction["labels"]["official_statement"]["decision"] != "no"
     assert prediction["labels"]["displacement"]["decision"] == "yes"
+    assert {piece["label"] for piece in prediction["evidence"]} >= {"official_statement", "displacement"}
     for piece in prediction["evidence"]:
         assert ARABIC[piece["start"] : piece["end"]] == piece["text"]
     assert len(str(prediction["labels"]["displacement"]["probability"])) <= 6
@@ -58,7 +59,17 @@ def test_one_bad_text_does_not_fail_its_batch(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["\ud83d", "a\u0000b", "😀😀", "שלום לכולם", "این خبر درست نیست", "12 345", "\ufeffThey fled", "\u202eevil\u202c", "a" * 4_999],
+    [
+        "\ud83d",
+        "a\u0000b",
+        "😀😀",
+        "שלום לכולם",
+        "این خبر درست نیست",
+        "12 345",
+        "\ufeffThey fled",
+        "\u202eevil\u202c",
+        "a" * 4_999,
+    ],
 )
 def test_odd_texts_get_honest_answers(client: TestClient, text: str) -> None:
     body = json.dumps({"texts": [text, "They fled."], "evidence": True})  # escapes carry lone surrogates
@@ -155,7 +166,7 @@ def test_the_log_has_one_line_a_request_and_no_text(client: TestClient, caplog: 
 
 def test_model_and_labels_describe_themselves(client: TestClient) -> None:
     labels = client.get("/v1/labels").json()
-    assert [label["id"] for label in labels["labels"]][0] == "sectarian_violence"
+    assert labels["labels"][0]["id"] == "sectarian_violence"
     assert labels["labels"][1]["definition"]["ar"]
     model = client.get("/v1/model").json()
     assert len(model["model_hash"]) == 64

@@ -17,7 +17,7 @@ def sample(generator: np.random.Generator, rows: int = 4_000) -> tuple[np.ndarra
 
 
 def test_platt_scaling_finds_the_true_curve(generator: np.random.Generator) -> None:
-    slope, intercept = platt(*sample(generator, 40_000))
+    slope, intercept = platt(*sample(generator, 40_000), np.ones(40_000))
     assert slope == pytest.approx(0.5, abs=0.03)
     assert intercept == pytest.approx(-1, abs=0.06)
 
@@ -27,23 +27,31 @@ def test_platt_scaling_finds_the_true_curve(generator: np.random.Generator) -> N
 def test_no_threshold_beats_the_best_one_where_probabilities_differ(rows: list[tuple[int, bool]]) -> None:
     y = np.array([float(target) for _, target in rows])
     p = np.array([value / 20 for value, _ in rows]) + np.arange(len(rows)) * 1e-6
-    chosen = f1_score(y, p >= best_threshold(p, y), zero_division=0)
+    chosen = f1_score(y, p >= best_threshold(p, y, np.ones(len(y))), zero_division=0)
     assert chosen >= max(f1_score(y, p >= cut, zero_division=0) for cut in p) - 1e-12
 
 
 def test_the_review_band_leaves_the_precision_that_was_asked_for(generator: np.random.Generator) -> None:
     x, y = sample(generator)
     p = 1 / (1 + np.exp(-(0.5 * x - 1)))
-    low, high = review_band(p, y, 0.5, DecisionTargets(yes_precision=0.9, no_precision=0.9))
+    low, high = review_band(p, y, np.ones(len(y)), 0.5, DecisionTargets(yes_precision=0.9, no_precision=0.9))
     assert low < 0.5 < high
     assert y[p >= high].mean() >= 0.9
     assert (1 - y[p < low]).mean() >= 0.9
 
 
-def test_where_no_cut_is_precise_enough_everything_goes_to_review() -> None:
-    p = np.linspace(0, 1, 50)
-    low, high = review_band(p, (np.arange(50) % 2).astype(float), 0.5, DecisionTargets())
-    assert (low, high) == (0.0, 1.0)
+def test_where_no_cut_reaches_the_aim_the_band_ends_where_precision_is_best() -> None:
+    p = np.linspace(0, 1, 101)
+    y = ((np.arange(101) % 3) > 0).astype(float)
+    y[60:80] = 1.0
+    low, high = review_band(p, y, np.ones(101), 0.5, DecisionTargets(yes_precision=0.99, no_precision=0.99))
+    assert low < 0.5 < high < 0.7
+
+
+def test_doubted_rows_count_for_less() -> None:
+    p, y = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1.0, 0.0, 1.0, 0.0])
+    assert best_threshold(p, y, np.array([1.0, 1.0, 1.0, 1.0])) == pytest.approx(0.65)
+    assert best_threshold(p, y, np.array([1.0, 1.0, 0.1, 1.0])) == pytest.approx(0.85)
 
 
 def test_each_language_gets_its_own_rules(generator: np.random.Generator, taxonomy) -> None:

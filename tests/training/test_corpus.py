@@ -17,8 +17,20 @@ TRAINING = Path(__file__).parents[2] / "training"
 FILES = sorted((TRAINING / "corpus").glob("*.jsonl"))
 ANNOTATIONS = sorted((TRAINING / "annotations").glob("*.jsonl"))
 TAXONOMY = load_taxonomy()
-REGISTERS = "news headline communique report post testimony speech court analysis encyclopaedic notice".split()
-DIALECTS = "msa levantine iraqi egyptian sudanese gulf yemeni maghrebi libyan".split()
+REGISTERS = [
+    "news",
+    "headline",
+    "communique",
+    "report",
+    "post",
+    "testimony",
+    "speech",
+    "court",
+    "analysis",
+    "encyclopaedic",
+    "notice",
+]
+DIALECTS = ["msa", "levantine", "iraqi", "egyptian", "sudanese", "gulf", "yemeni", "maghrebi", "libyan"]
 
 
 @pytest.fixture(scope="module")
