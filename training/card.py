@@ -97,6 +97,9 @@ judging whether a report is true; texts in other languages (they are answered bu
 - Rare labels (calls for accountability in English, sectarian violence in Arabic) rest on few examples: see support and
   intervals above.
 - Dialects other than Levantine, Iraqi, Egyptian and Sudanese are thin in the training text; Arabizi is absent.
+- Plain sentences can still be missed: "وفرّت مئتا عائلة من الحي في الليلة نفسها." (two hundred families fled the quarter that
+  night) gets a probability of displacement of .02, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .92. The
+  review band guards the precision of what is decided; it does not catch every miss.
 - A passage is judged by itself: who "he" is in "he added" may stand one sentence earlier.
 - Names of communities and countries may pull a probability; swap tests are not part of this release.
 """

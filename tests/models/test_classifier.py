@@ -23,7 +23,7 @@ ENGLISH = (
 )
 ARABIC = (
     "اقتحم مسلحون الكنيسة خلال قداس الأحد وقتلوا تسعة من المصلين المسيحيين. وقال وزير الداخلية إن القتلة سيقدمون إلى "
-    "العدالة. ونزحت نحو مئتي عائلة من الحي في الليلة نفسها. وأعيد فتح المتاجر يوم الثلاثاء."
+    "العدالة. ونزحت عشرات العائلات من الحي في الليلة نفسها. وأعيد فتح المتاجر يوم الثلاثاء."
 )
 
 
@@ -64,7 +64,7 @@ def test_an_article_is_labelled_with_the_sentences_that_carry_each_label(release
     assert all(found.decision != "no" for found in answer.labels.values()), answer.labels
     strongest = {piece.label: piece.text for piece in reversed(answer.evidence)}
     assert set(strongest) == set(answer.labels)
-    assert "two hundred" in strongest["displacement"] or "مئتي" in strongest["displacement"]
+    assert "two hundred" in strongest["displacement"] or "العائلات" in strongest["displacement"]
     assert "minister" in strongest["official_statement"] or "وزير" in strongest["official_statement"]
     assert all(text[piece.start : piece.end] == piece.text for piece in answer.evidence)
 

@@ -90,6 +90,28 @@ def test_the_bundle_says_what_the_fitted_network_says(work: Path) -> None:
     assert np.abs(_engine(bundle).logits(encode(tokenizer, texts, 48)) - expected).max() < 0.3
 
 
+def test_parity_is_measured_on_a_labelled_file(work: Path, labelled: Path) -> None:
+    done = runner.invoke(app, ["parity", "--work", str(work), "--data", str(labelled)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["texts"], found["flipped"] <= 0.02) == (240, True)
+    assert runner.invoke(app, ["parity", "--work", str(labelled.parent), "--data", str(labelled)]).exit_code == 2
+
+
+def test_the_weights_of_several_seeds_are_averaged(base: Path, labelled: Path, tmp_path: Path) -> None:
+    common = ["fit", "--data", str(labelled), "--base", str(base), "--epochs", "1", "--quiet"]
+    for name, seeds in (("one", ["1"]), ("two", ["2"]), ("both", ["1", "2"])):
+        flags = [flag for seed in seeds for flag in ("--seed", seed)]
+        assert runner.invoke(app, [*common, "--work", str(tmp_path / name), *flags]).exit_code == 0
+    both, one = (load_network(tmp_path / name, 4).state_dict() for name in ("both", "one"))
+    runs = [torch.load(tmp_path / "both/checkpoints" / f"seed-{seed}" / "best.pt", weights_only=True) for seed in (1, 2)]
+    for name in runs[0]:
+        assert torch.allclose(both[name], (runs[0][name] + runs[1][name]) / 2, atol=1e-6)
+        assert torch.allclose(one[name], runs[0][name])
+    words = "encoder.embeddings.word_embeddings.weight"
+    assert torch.equal(both[words], one[words])
+
+
 def test_a_release_needs_a_report_of_that_very_model(work: Path, tmp_path: Path, labelled: Path) -> None:
     from eval.cli import app as eval_app
 
