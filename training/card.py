@@ -26,6 +26,12 @@ SOURCES = (
     ("wikipedia_frontlines", "Wikipedia articles on wars in Syria, Iraq and Ukraine", "CC BY-SA"),
 )
 
+_OWN_DATA = "real.train.jsonl"  # the data of the model that Rasid ships; another model's card says nothing of its sources
+SHIPPED_LIMIT = """- Plain sentences can still be missed: "وفرّت مئتا عائلة من الحي في الليلة نفسها." (two hundred families fled the quarter that
+  night) gets a probability of displacement of .02, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .92. The
+  review band guards the precision of what is decided; it does not catch every miss.
+"""
+
 
 def model_card(manifest: Manifest, taxonomy: Taxonomy, report: dict[str, Any], *, size_bytes: int) -> str:
     """The model card in Markdown, every figure from the manifest or the report."""
@@ -36,7 +42,8 @@ def model_card(manifest: Manifest, taxonomy: Taxonomy, report: dict[str, Any], *
     standoff = {name: digest for name, digest in manifest.data.items() if name.startswith("pool-")}
     labels = "\n".join(f"- **{label.name['en']}** (`{label.id}`): {label.definition['en']}" for label in taxonomy.labels)
     digests = "\n".join(f"| `{name}` | `{digest[:16]}` |" for name, digest in sorted(manifest.data.items()))
-    sources = "\n".join(f"| {name} | {what} | {licence} |" for name, what, licence in SOURCES)
+    shipped = _OWN_DATA in manifest.data
+    sources = _sources() if shipped else ""
     return f"""# {manifest.name} {manifest.version}
 
 A multilingual transformer that reads a passage of Arabic or English text and gives four independent labels, each with a
@@ -74,14 +81,7 @@ the review band come from the validation passages alone.
 |---|---|
 {digests}
 
-Sources of the real text beside Rasid's own corpus (labels are Rasid's; the texts belong to their outlets and authors and
-are not distributed):
-
-| source | what | licence as stated |
-|---|---|---|
-{sources}
-
-## Intended use
+{sources}## Intended use
 
 Triage and search by people who check: human rights documentation, humanitarian analysis, open-source investigation,
 newsrooms. A label says what a text *tells*, not that it is true. Read the evidence, and read what came back as `review`.
@@ -97,11 +97,20 @@ judging whether a report is true; texts in other languages (they are answered bu
 - Rare labels (calls for accountability in English, sectarian violence in Arabic) rest on few examples: see support and
   intervals above.
 - Dialects other than Levantine, Iraqi, Egyptian and Sudanese are thin in the training text; Arabizi is absent.
-- Plain sentences can still be missed: "وفرّت مئتا عائلة من الحي في الليلة نفسها." (two hundred families fled the quarter that
-  night) gets a probability of displacement of .02, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .92. The
-  review band guards the precision of what is decided; it does not catch every miss.
-- A passage is judged by itself: who "he" is in "he added" may stand one sentence earlier.
+{SHIPPED_LIMIT if shipped else ""}- A passage is judged by itself: who "he" is in "he added" may stand one sentence earlier.
 - Names of communities and countries may pull a probability; swap tests are not part of this release.
+"""
+
+
+def _sources() -> str:
+    rows = "\n".join(f"| {name} | {what} | {licence} |" for name, what, licence in SOURCES)
+    return f"""Sources of the real text beside Rasid's own corpus (labels are Rasid's; the texts belong to their outlets and authors and
+are not distributed):
+
+| source | what | licence as stated |
+|---|---|---|
+{rows}
+
 """
 
 
