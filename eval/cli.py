@@ -13,10 +13,18 @@ import typer
 from rich.console import Console
 from tqdm import tqdm
 
+from eval.bench import benchmark
+from eval.compare import compare
+from eval.contenders.tables import print_benchmark
+from eval.contenders.workload import FULL, QUICK
 from eval.footprint import measure_footprint
-from eval.report import print_report, write_report
-from eval.run import evaluate
+from eval.gate import MARGIN, gate
+from eval.page import write_page
+from eval.report import write_report
+from eval.run import Stage, evaluate
+from eval.scoring import Progress
 from eval.stability import measure_stability
+from eval.tables import print_differences, print_gate, print_report
 from models.bundle import released_bundle_path
 from models.classifier import Classifier
 from models.errors import InputError, RasidError
@@ -24,6 +32,12 @@ from models.example import read_examples
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _errors = Console(stderr=True)
+
+
+Bundle = Annotated[Path | None, typer.Option(help="Bundle to measure; the released one by default.")]
+Documents = Annotated[Path | None, typer.Option(help="Labelled articles, JSONL: id and sentences, each with text and labels.")]
+Suites = Annotated[bool, typer.Option("--suites/--no-suites", help="Run the project's own suites.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
 @app.callback()
@@ -43,36 +57,161 @@ def _told() -> Iterator[None]:
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
 
 
-@app.command(epilog="Example: rasid-eval run --data my-labels.jsonl --out runs/report.json")
+def _stage(quiet: bool) -> Stage:
+    """A progress bar for each stage of a measurement."""
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Progress]:
+        with tqdm(desc=name, unit=" texts", disable=quiet, dynamic_ncols=True) as bar:
+            yield bar.update
+
+    return stage
+
+
+@app.command(epilog="Example: rasid-eval run --data my-labels.jsonl --train my-training.jsonl --out runs/report.json")
 def run(
     data: Annotated[Path, typer.Option(help="Labelled texts, JSONL or CSV: text and labels.")],
-    bundle: Annotated[Path | None, typer.Option(help="Bundle to measure; the released one by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.json"),
+    bundle: Bundle = None,
+    documents: Documents = None,
+    train: Annotated[
+        list[Path] | None, typer.Option(help="Labelled texts that the trained baselines learn from; repeatable.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder of `rasid-train reference`, for the baseline on the frozen base encoder.")
+    ] = None,
+    suites: Suites = True,
+    out: Annotated[Path, typer.Option(help="Where to write the report; the page goes beside it as .html.")] = Path(
+        "report.json"
+    ),
+    show_text: Annotated[bool, typer.Option("--show-text", help="Show the texts of the worst mistakes on the page.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Inference threads; all processors by default.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Score a labelled file through the classifier that serves, and write report.json.
+    """Score a labelled file through the classifier that serves; write report.json and report.html.
 
     Per label and language: precision, recall, F1 with 95 % bootstrap intervals, average precision, calibration error
-    and the share sent to review.
+    and the share sent to review; baselines on the same texts; where it is weak; articles and their evidence; the project's
+    own suites.
     """
     with _told():
         classifier = Classifier.load(bundle, threads=threads, require_seal=False)
-        total = len(read_examples(data, classifier.bundle.taxonomy))
-        with tqdm(total=total, unit="text", disable=quiet) as bar:
-            report = evaluate(classifier, data, progress=bar.update)
+        evaluation = evaluate(
+            classifier,
+            data,
+            documents=documents,
+            train=train or (),
+            base_encoder=reference,
+            suites=suites,
+            stage=_stage(quiet),
+        )
+        report = evaluation.report
         write_report(report, out)
+        page = out.with_suffix(".html")
+        write_page(evaluation, page, show_text=show_text)
     if as_json:
         typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
     else:
         print_report(report, Console(width=max(120, Console().width)))
-        typer.echo(f"report written to {out}")
+        typer.echo(f"report written to {out}, page to {page}")
+
+
+@app.command(
+    "compare", epilog="Example: rasid-eval compare models/released/rasid-0.1.0 runs/mine/bundle --data my-labels.jsonl"
+)
+def compare_bundles(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Bundle A.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Bundle B.")],
+    data: Annotated[Path, typer.Option(help="Labelled texts, JSONL or CSV.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two bundles on the same texts: F1 of both, paired bootstrap interval of B minus A, McNemar's test a label."""
+    with _told():
+        classifiers = [Classifier.load(path, require_seal=False) for path in (first, second)]
+        found = compare(classifiers[0], classifiers[1], data, stage=_stage(quiet))
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    names = [f"{one.bundle.manifest.name} {one.bundle.manifest.version}" for one in classifiers]
+    print_differences(found, names, data.name, Console(width=max(110, Console().width)))
+
+
+@app.command("gate", epilog="Example: rasid-eval gate runs/mine/bundle --data my-labels.jsonl --out runs/mine/gate.json")
+def pass_gate(
+    candidate: Annotated[Path, typer.Argument(help="Candidate bundle.")],
+    data: Annotated[Path, typer.Option(help="Labelled texts, JSONL or CSV; none of them trained on.")],
+    against: Annotated[Path | None, typer.Option(help="Bundle to beat; the released one by default.")] = None,
+    first: Annotated[
+        bool, typer.Option("--first", help="There is no bundle of this taxonomy yet: it must beat constant answers.")
+    ] = False,
+    documents: Documents = None,
+    suites: Suites = True,
+    margin: Annotated[float, typer.Option(min=0.0, max=0.5, help="Loss that a check forgives, in [0, 1].")] = MARGIN,
+    out: Annotated[Path, typer.Option(help="Where to write the verdict, for rasid-train release.")] = Path("gate.json"),
+    quiet: Quiet = False,
+) -> None:
+    """Judge whether a candidate may replace the released bundle. Exit code 1 where it may not.
+
+    It fails where it is worse by more than the margin, beyond chance, on a label, a language, articles, a suite or the
+    decisions outside the review band; and, all looks together, on a label in one language or a part of a suite.
+    """
+    with _told():
+        challenger = Classifier.load(candidate, require_seal=False)
+        holder = None if first else Classifier.load(against, require_seal=False)
+        result = gate(challenger, holder, data, documents=documents, suites=suites, margin=margin, stage=_stage(quiet))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
+    print_gate(result, Console(width=max(110, Console().width)))
+    typer.echo(f"verdict written to {out}")
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: rasid-train reference --out runs/reference && rasid-eval bench --reference runs/reference")
+def bench(
+    bundle: Bundle = None,
+    reference: Annotated[
+        Path, typer.Option(help="Folder of `rasid-train reference`: the contenders. Without it the bundle is measured alone.")
+    ] = Path("runs/reference"),
+    data: Annotated[Path | None, typer.Option(help="Texts to measure with; those of the minimal pairs by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of every contender; all processors by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer lengths, batches and rounds: about two minutes.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write all figures to this file, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure speed against the same model in float32 and in a transformers pipeline: interleaved, one run, equal threads.
+
+    Texts a second and latency by length and batch, ratios, start-up, memory, size and the share of the arithmetic limit.
+    Run it with nothing else at work; about ten minutes on two cores.
+    """
+    with _told(), tqdm(desc="measuring", unit=" texts", disable=quiet, dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = benchmark(
+            bundle or released_bundle_path(),
+            QUICK if quick else FULL,
+            reference=reference,
+            threads=threads,
+            data=data,
+            progress=progress,
+        )
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        print_benchmark(found, Console(width=max(120, Console().width)))
 
 
 @app.command(epilog="Example: rasid-eval footprint")
 def footprint(
-    bundle: Annotated[Path | None, typer.Option(help="Bundle to measure; the released one by default.")] = None,
+    bundle: Bundle = None,
     processes: Annotated[int, typer.Option(min=1, help="Fresh processes to take the median of.")] = 5,
 ) -> None:
     """Measure time to the first answer, memory and size of a bundle, in fresh processes. Prints JSON."""
@@ -84,9 +223,9 @@ def footprint(
 @app.command(epilog="Example: rasid-eval stability --data my-labels.jsonl --limit 400")
 def stability(
     data: Annotated[Path, typer.Option(help="Labelled texts, JSONL or CSV; the labels are not used.")],
-    bundle: Annotated[Path | None, typer.Option(help="Bundle to measure; the released one by default.")] = None,
+    bundle: Bundle = None,
     limit: Annotated[int, typer.Option(min=2, help="Use that many texts, spread over the file.")] = 400,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check that a text's answer is the same alone, in any batch and in any order. Prints JSON."""
     with _told():

@@ -12,9 +12,10 @@ from pathlib import Path
 from models.errors import EngineError
 
 _PROBE = """
-import json, resource, sys, time
+import json, sys, time
 started = time.perf_counter()
 from pathlib import Path
+from eval.contenders.protocol import peak_memory_mb
 from models.classifier import Classifier
 classifier = Classifier.load(Path(sys.argv[1]), require_seal=False)
 loaded = time.perf_counter()
@@ -23,7 +24,7 @@ answered = time.perf_counter()
 print(json.dumps({
     "load_seconds": loaded - started,
     "first_answer_seconds": answered - started,
-    "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "peak_memory_mb": peak_memory_mb(),
     "torch_imported": "torch" in sys.modules,
 }))
 """

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score
 
 BoolArray = NDArray[np.bool_]
@@ -76,13 +77,43 @@ def expected_calibration_error(wanted: BoolArray, probabilities: FloatArray, bin
     return float(error)
 
 
-def bootstrap_interval(
+def bootstrap_samples(
     statistic: Callable[[NDArray[np.intp]], float | FloatArray], rows: int, *, samples: int = 1_000, seed: int = 1
 ) -> FloatArray:
-    """The 2.5 and 97.5 percentiles `[2, ...]` of a statistic of resampled row indices (Efron's percentile bootstrap)."""
+    """A statistic of resampled row indices, `samples` times: `[samples, ...]` (Efron's bootstrap)."""
     generator = np.random.default_rng(seed)
-    drawn = [statistic(generator.integers(0, rows, rows)) for _ in range(samples)]
-    return np.asarray(np.percentile(np.asarray(drawn, dtype=np.float64), [2.5, 97.5], axis=0))
+    return np.asarray([statistic(generator.integers(0, rows, rows)) for _ in range(samples)], dtype=np.float64)
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.intp]], float | FloatArray],
+    rows: int,
+    *,
+    level: float = 0.95,
+    samples: int = 1_000,
+    seed: int = 1,
+) -> FloatArray:
+    """The middle `level` `[2, ...]` of the bootstrap samples of a statistic (Efron's percentile interval)."""
+    tail = 50 * (1 - level)
+    drawn = bootstrap_samples(statistic, rows, samples=samples, seed=seed)
+    return np.asarray(np.percentile(drawn, [tail, 100 - tail], axis=0))
+
+
+def mean_at(values: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
+    """The mean `[...]` of chosen rows of `[N, ...]`."""
+    return np.asarray(values[rows].mean(axis=0))
+
+
+def mcnemar(wanted: BoolArray, first: BoolArray, second: BoolArray) -> tuple[int, int, float]:
+    """McNemar's exact test of two models' decisions `[N]` on one label (McNemar 1947; exact by the binomial distribution).
+
+    Returns on how many texts only the first is right, on how many only the second, and the two-sided p value.
+    """
+    only_first = int(((first == wanted) & (second != wanted)).sum())
+    only_second = int(((first != wanted) & (second == wanted)).sum())
+    if only_first + only_second == 0:
+        return 0, 0, 1.0
+    return only_first, only_second, float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
 def label_metrics(

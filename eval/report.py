@@ -1,4 +1,4 @@
-"""The report: what a bundle is worth on a labelled file, as JSON for machines and as a table for people."""
+"""The report: what a bundle is worth on a labelled file, as JSON; `eval.tables` and `eval.page` show it to people."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from eval.breakdown import Confusion, Group, ThresholdCost
+from eval.documents import DocumentReport
 from eval.metrics import Average, LabelMetrics
+from eval.suites import SuiteResult
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,17 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Contender:
+    """The model or a baseline on the same texts: by slice the macro F1 with its interval, over all texts the F1 by label."""
+
+    name: str
+    macro: dict[str, Average]
+    f1: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What was measured, on what, by which model."""
+    """What was measured, on what, by which model. `notices` say what the reader must know of the file."""
 
     bundle: str
     model_hash: str
@@ -37,60 +45,42 @@ class Report:
     data_digest: str
     rejected: int
     seconds: float
+    notices: tuple[str, ...]
     slices: tuple[Slice, ...]
+    contenders: tuple[Contender, ...]
+    groups: tuple[Group, ...]
+    confusion: Confusion
+    thresholds: tuple[ThresholdCost, ...]
+    documents: DocumentReport | None
+    suites: tuple[SuiteResult, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `report.json`."""
-        content = asdict(self)
+        """The content of `report.json`, numbers rounded to 4 decimals."""
+        content = {name: getattr(self, name) for name in ("bundle", "model_hash", "data", "data_digest", "rejected", "seconds")}
+        content["notices"] = list(self.notices)
         content["report_version"] = REPORT_VERSION
         content["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        return content
+        for name in ("slices", "contenders", "groups", "thresholds"):
+            content[name] = [asdict(part) for part in getattr(self, name)]
+        content["confusion"] = asdict(self.confusion)
+        content["documents"] = asdict(self.documents) if self.documents else None
+        content["suites"] = [suite.as_json() for suite in self.suites]
+        rounded: dict[str, Any] = rounded_numbers(content)
+        return rounded
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write `report.json`, numbers rounded to 4 decimals."""
+    """Write `report.json`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(report.as_json()), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(report.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Print one table a slice. `review` is the share sent to review, `right else` the share of right answers elsewhere."""
-    console.print(f"[bold]{report.bundle}[/bold] on {report.data}: {report.rejected} rejected, {report.seconds:.1f} s")
-    for part in report.slices:
-        table = Table(title=f"{part.name}: {part.texts} texts", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("label", "support", "prec.", "recall", "F1", "95 %", "AP", "ECE", "review", "right else"):
-            table.add_column(column, justify="left" if column == "label" else "right", no_wrap=True)
-        for label, found in part.labels.items():
-            table.add_row(
-                label,
-                str(found.support),
-                f"{found.precision:.3f}",
-                f"{found.recall:.3f}",
-                f"{found.f1:.3f}",
-                _interval(found.f1_interval),
-                _optional(found.average_precision),
-                _optional(found.calibration_error),
-                f"{found.review_share:.1%}",
-                _optional(found.decided_precision),
-            )
-        for name, average in part.averages.items():
-            table.add_row(f"{name} average", "", "", "", f"{average.f1:.3f}", _interval(average.interval), style="bold")
-        console.print(table)
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.3f}-{interval[1]:.3f}"
-
-
-def _optional(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _rounded(content: Any) -> Any:
+def rounded_numbers(content: Any) -> Any:
+    """The same JSON with its numbers rounded to 4 decimals."""
     if isinstance(content, float):
         return round(content, 4)
     if isinstance(content, dict):
-        return {key: _rounded(value) for key, value in content.items()}
+        return {key: rounded_numbers(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_rounded(value) for value in content]
+        return [rounded_numbers(value) for value in content]
     return content

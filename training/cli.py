@@ -12,14 +12,18 @@ from typing import Annotated
 
 import typer
 from datasets import disable_progress_bars
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
-from models.bundle import RELEASED_DIRECTORY
+from models.bundle import RELEASED_DIRECTORY, released_bundle_path
 from models.errors import InputError, RasidError
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
 from training.base import DEFAULT_BASE
 from training.finetune import FineTuneSettings
 from training.pipeline import DataSettings, calibrate_bundle, export, fit, measure_parity, prepare_data
+from training.plover import run_plover
+from training.reference import write_reference
 from training.release import release as release_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -153,15 +157,61 @@ def parity(
         typer.echo(json.dumps(asdict(measure_parity(work, data)), indent=2))
 
 
-@app.command(epilog="Example: rasid-train release runs/mine/bundle --report runs/mine/report.json")
+@app.command(epilog="Example: rasid-train reference --out runs/reference")
+def reference(
+    bundle: Annotated[Path | None, typer.Option(help="Bundle; the released one by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write; an older reference there is replaced.")] = Path("runs/reference"),
+    base: Annotated[str | None, typer.Option(help="Base encoder; by default the one that the bundle names.")] = None,
+) -> None:
+    """Write what rasid-eval compares a bundle with: the same model in float32 and for PyTorch, and its base encoder."""
+    with _told():
+        typer.echo(f"reference written to {write_reference(bundle or released_bundle_path(), out, base=base)}")
+
+
+@app.command(epilog="Example: rasid-train plover --data plover --work runs/plover")
+def plover(
+    data: Annotated[
+        Path, typer.Option(help="Folder with matconf.en.jsonl, matconf.ar.jsonl, matcoop.en.jsonl, matcoop.ar.jsonl.")
+    ],
+    work: Annotated[Path, typer.Option(help="Work folder: finished runs and checkpoints.")] = Path("runs/plover"),
+    base: Base = DEFAULT_BASE,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 1 on.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the encoder on ConfliBERT's yardstick by its protocol and print our figures beside the published ones.
+
+    Five seeds are twenty fine-tunings: about an hour and a half on two cores. Stopped half-way, the same command goes on.
+    """
+    with _told():
+        found = run_plover(data, work, base=base, seeds=range(1, seeds + 1), show_progress=not quiet)
+    if as_json:
+        typer.echo(json.dumps([asdict(comparison) for comparison in found], indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("task", "language", "seeds", "F1 (mean)", "deviation", "published", "difference"):
+        table.add_column(column, justify="left" if column in ("task", "language") else "right")
+    for one in found:
+        figures = (
+            f"{one.mean_f1:.3f}",
+            f"{one.deviation:.3f}",
+            f"{one.published_f1:.3f}",
+            f"{one.mean_f1 - one.published_f1:+.3f}",
+        )
+        table.add_row(one.task, one.language, str(one.seeds), *figures)
+    Console().print(table)
+
+
+@app.command(epilog="Example: rasid-train release runs/mine/bundle --report runs/mine/report.json --gate runs/mine/gate.json")
 def release(
     candidate: Annotated[Path, typer.Argument(help="Candidate bundle.")],
     report: Annotated[Path, typer.Option(help="Report of rasid-eval run on that candidate.")],
+    gate: Annotated[Path, typer.Option(help="Verdict of rasid-eval gate on that candidate and the report's file.")],
     destination: Annotated[Path, typer.Option(help="Folder of released bundles.")] = RELEASED_DIRECTORY,
 ) -> None:
-    """Add report and model card to a candidate and seal it."""
+    """Add report and model card to a candidate that passed the gate, and seal it."""
     with _told():
-        typer.echo(f"released {release_bundle(candidate, report, destination)}")
+        typer.echo(f"released {release_bundle(candidate, report, gate, destination)}")
 
 
 if __name__ == "__main__":

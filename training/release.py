@@ -1,7 +1,8 @@
-"""Releasing a candidate: its report, its model card and its seal.
+"""Releasing a candidate: the gate's verdict, its report, its model card and its seal.
 
-The report must have measured the very model in the candidate (equal `model_hash`); the card is written from the manifest
-and the report, so that it cannot say another figure than was measured.
+The gate must have let this very model pass, against a bundle that is released where it goes, and the report must have measured
+it on the same file (equal hashes). The card is written from the manifest and the report, so that it cannot say another figure
+than was measured.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from models.bundle import MODEL_FILES, RELEASE_FILES, Bundle, hash_file, load_bundle, write_manifest
+from models.bundle import MODEL_FILES, RELEASE_FILES, Bundle, hash_file, load_bundle, read_manifest, write_manifest
 from models.errors import BundleError, InputError
 from training.card import model_card
 
 MAX_BUNDLE_BYTES = 60_000_000
 
 
-def release(candidate: Path, report_path: Path, destination: Path) -> Path:
+def release(candidate: Path, report_path: Path, gate_path: Path, destination: Path) -> Path:
     """Copy a candidate to `destination/<name>-<version>`, add report and card, and seal it. Returns the new folder.
 
-    Raises InputError where the report measured another model or the destination exists, BundleError where the bundle is
-    too large.
+    Raises InputError where the gate refused the candidate, or judged or compared with another one, where the report measured
+    another model or file, or where the destination exists; BundleError where the bundle is too large.
     """
     bundle = load_bundle(candidate, require_seal=False)
     report = _matching_report(bundle, report_path)
+    verdict = _passing_gate(bundle, gate_path, report, destination)
     size = sum((candidate / name).stat().st_size for name in MODEL_FILES)
     if size > MAX_BUNDLE_BYTES:
         raise BundleError(f"the bundle has {size / 1e6:.1f} MB, at most {MAX_BUNDLE_BYTES / 1e6:.0f} MB can be released")
@@ -37,7 +39,7 @@ def release(candidate: Path, report_path: Path, destination: Path) -> Path:
     partial.mkdir(parents=True)
     for name in MODEL_FILES:
         shutil.copyfile(candidate / name, partial / name)
-    quality = summary(report)
+    quality = {**summary(report), "gate": verdict}
     (partial / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     unsealed = bundle.manifest.model_copy(update={"quality": quality})
     card = model_card(unsealed, bundle.taxonomy, report, size_bytes=size)
@@ -64,6 +66,31 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
             for part in report["slices"]
         },
     }
+
+
+def _passing_gate(bundle: Bundle, path: Path, report: dict[str, Any], destination: Path) -> dict[str, Any]:
+    """What the manifest keeps of a verdict that lets the candidate pass; raises InputError for any other."""
+    again = f"run rasid-eval gate {bundle.path} --data {report['data']}"
+    try:
+        gate: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: gate[key] for key in ("against", "data_digest", "margin", "suites", "passed")}
+        kept["checks"] = len(gate["checks"])
+        failed = [check["name"] for check in gate["checks"] if check["verdict"] == "worse"]
+        judged = gate["candidate"]
+    except FileNotFoundError as error:
+        raise InputError(f"expected the gate's verdict at {path}, found none; {again}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a verdict of rasid-eval gate; {again}") from error
+    if judged != bundle.manifest.model_hash:
+        raise InputError(f"{path} judged the model {judged[:12]}, not {bundle.manifest.model_hash[:12]}; {again}")
+    if kept["passed"] is not True or failed:
+        raise InputError(f"the gate refused the candidate ({', '.join(failed) or 'nothing could be judged'}); see {path}")
+    if kept["data_digest"] != report["data_digest"]:
+        raise InputError(f"{path} and the report are of different files; {again}")
+    held = {read_manifest(file.parent).model_hash for file in destination.glob("*/manifest.json")}
+    if held and kept["against"] not in held:
+        raise InputError(f"{path} compared with no bundle that is released in {destination}; {again} --against one of them")
+    return kept
 
 
 def _matching_report(bundle: Bundle, path: Path) -> dict[str, Any]:

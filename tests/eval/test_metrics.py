@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from eval.metrics import (
     expected_calibration_error,
     label_metrics,
     macro_f1,
+    mcnemar,
     micro_f1,
     precision_recall_f1,
 )
@@ -53,6 +56,39 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         low, high = bootstrap_interval(lambda rows, s=sample: float(s[rows].mean()), 150, samples=300, seed=trial)
         covered += low <= 0.4 <= high
     assert 0.88 <= covered / 120 <= 1.0
+
+
+def test_intervals_of_f1_hold_the_truth_about_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(1)
+
+    def draw(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        wanted = generator.random(rows) < 0.3
+        return wanted, wanted ^ (generator.random(rows) < 0.1)
+
+    truth = f1_score(*draw(400_000))
+    covered = 0
+    for trial in range(120):
+        wanted, decided = draw(200)
+        low, high = bootstrap_interval(
+            lambda rows, w=wanted, d=decided: precision_recall_f1(w[rows], d[rows])[2], 200, samples=300, seed=trial
+        )
+        covered += low <= truth <= high
+    assert 0.88 <= covered / 120 <= 1.0
+
+
+@given(st.lists(st.tuples(*[st.booleans()] * 3), max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_mcnemar_counts_the_texts_that_one_model_alone_decides_rightly(rows: list[tuple]) -> None:
+    wanted, first, second = (np.array([row[i] for row in rows], dtype=bool) for i in range(3))
+    only_first = sum(f == w != s for w, f, s in rows)
+    only_second = sum(s == w != f for w, f, s in rows)
+    found = mcnemar(wanted, first, second)
+    assert found[:2] == (only_first, only_second)
+    swapped = mcnemar(wanted, second, first)
+    assert swapped == (only_second, only_first, pytest.approx(found[2]))
+    discordant = only_first + only_second
+    tail = sum(comb(discordant, k) for k in range(min(only_first, only_second) + 1)) / 2**discordant
+    assert found[2] == pytest.approx(min(1.0, 2 * tail))
 
 
 def test_review_share_and_what_is_right_outside_of_it() -> None:

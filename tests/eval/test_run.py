@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,22 @@ from tests.conftest import TEXTS
 runner = CliRunner()
 
 
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    path = tmp_path / "dev.jsonl"
     languages = ["en", "ar", "en", "ar", ""]
     rows = [{"text": t, "labels": ["displacement"] if i < 3 else [], "lang": languages[i]} for i, t in enumerate(TEXTS)]
     rows.append({"text": "\u200b\u200f x", "labels": [], "lang": "en"})
     rows.append({"text": "\u200f\u200b", "labels": []})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write(tmp_path / "dev.jsonl", rows)
 
 
 def test_a_report_covers_all_texts_and_each_language(tiny: Classifier, labelled: Path) -> None:
-    report = evaluate(tiny, labelled)
+    report = evaluate(tiny, labelled).report
     assert {part.name: part.texts for part in report.slices} == {"all": 6, "ar": 2, "en": 4}
     assert report.rejected == 1
     assert report.slices[0].labels["displacement"].support == 3
@@ -37,18 +41,20 @@ def test_a_report_covers_all_texts_and_each_language(tiny: Classifier, labelled:
 def test_decisions_are_those_of_the_threshold(tiny: Classifier, labelled: Path) -> None:
     answers = tiny.classify(TEXTS)
     yes = sum(answer.labels["displacement"].probability >= 0.5 for answer in answers[:3])
-    assert evaluate(tiny, labelled).slices[0].labels["displacement"].recall == pytest.approx(yes / 3)
+    assert evaluate(tiny, labelled).report.slices[0].labels["displacement"].recall == pytest.approx(yes / 3)
 
 
-def test_the_command_writes_report_json_and_prints_tables(tiny_bundle: Path, labelled: Path, tmp_path: Path) -> None:
+def test_the_command_writes_report_and_page_and_prints_tables(tiny_bundle: Path, labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "report.json"
-    done = runner.invoke(app, ["run", "--data", str(labelled), "--bundle", str(tiny_bundle), "--out", str(out), "-q"])
+    common = ["run", "--data", str(labelled), "--bundle", str(tiny_bundle), "--out", str(out), "-q", "--no-suites"]
+    done = runner.invoke(app, common)
     assert done.exit_code == 0, done.output
     assert "displacement" in done.output
     content = json.loads(out.read_text())
-    assert content["report_version"] == 1
-    assert "text" not in json.dumps(content["slices"][0]["labels"])
-    done = runner.invoke(app, ["run", "--data", str(labelled), "--bundle", str(tiny_bundle), "--out", str(out), "-q", "--json"])
+    assert content["report_version"] == 2
+    assert not any(text in out.read_text() for text in TEXTS)
+    assert out.with_suffix(".html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    done = runner.invoke(app, [*common, "--json"])
     assert json.loads(done.stdout)["data_digest"] == content["data_digest"]
 
 
@@ -64,3 +70,67 @@ def test_a_file_of_invisible_texts_is_told(tiny: Classifier, tmp_path: Path) -> 
     (tmp_path / "a.jsonl").write_text('{"text": "\\u200b", "labels": []}\n')
     with pytest.raises(InputError, match="none of the 1 texts"):
         evaluate(tiny, tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": TEXTS[0]}], "expected a field 'labels'"),
+        ([], "has none"),
+        ([{"text": TEXTS[0], "labels": ["Displacement"]}], "unknown label 'Displacement'.* has sectarian_violence"),
+        ([{"text": TEXTS[0], "labels": 3}], "expected labels to be a list of names"),
+    ],
+    ids=["unlabelled", "empty", "mislabelled", "no list"],
+)
+def test_files_that_cannot_be_used_are_refused_with_the_reason(tiny, tmp_path: Path, rows: list, message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught:
+        evaluate(tiny, write(tmp_path / "a.jsonl", rows))
+    assert "a.jsonl" in str(caught.value)
+    assert TEXTS[0] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": TEXTS[0], "labels": []}], "none of the 1 texts carries a label"),
+        ([{"text": t, "labels": ["displacement"], "lang": "en"} for t in TEXTS], "every text carries displacement"),
+        ([{"text": t, "labels": ["displacement"], "lang": "en"} for t in TEXTS], "no text carries official_statement"),
+        ([{"text": t, "labels": [], "lang": "en"} for t in TEXTS], "all texts are in 'en'"),
+        ([{"text": TEXTS[0], "labels": []}, {"text": TEXTS[0], "labels": ["displacement"]}], "1 texts repeat.*1 .* with other"),
+        ([{"text": "\u200b", "labels": []}, {"text": TEXTS[0], "labels": []}], "1 texts have nothing visible"),
+        ([{"text": TEXTS[0], "labels": ["displacement"], "unsure": True}], "unsure of 1 of the 1"),
+    ],
+)  # fmt: skip
+def test_files_that_prove_little_come_with_a_notice(tiny, tmp_path: Path, rows: list, message: str) -> None:
+    report = evaluate(tiny, write(tmp_path / "a.jsonl", rows)).report
+    assert any(re.search(message, notice) for notice in report.notices), report.notices
+
+
+def test_texts_that_were_trained_on_are_noticed_and_baselines_stand_beside_the_model(tiny, labelled: Path) -> None:
+    report = evaluate(tiny, labelled, train=[labelled]).report
+    assert any("6 texts are in the training files" in notice for notice in report.notices)
+    names = [one.name for one in report.contenders]
+    assert names == ["tiny 0", "majority", "keyword lexicon", "TF-IDF, logistic regression"]
+    assert {name for one in report.contenders for name in one.macro} == {"all", "ar", "en"}
+
+
+def test_groups_confusion_and_threshold_costs_add_up(tiny: Classifier, tmp_path: Path) -> None:
+    rows = [
+        {"id": f"d{i}", "text": f"{TEXTS[i % 5]} {i}", "labels": ["displacement"] if i % 3 else [], "source": "ab"[i % 2]}
+        for i in range(60)
+    ]
+    evaluation = evaluate(tiny, write(tmp_path / "a.jsonl", rows))
+    report, scored = evaluation.report, evaluation.scored
+    sources = [group for group in report.groups if group.by == "source"]
+    assert [(group.name, group.texts) for group in sources] == [("a", 30), ("b", 30)]
+    column = scored.labels.index("displacement")
+    right = (scored.wanted & scored.decided)[:, column].sum() / scored.wanted[:, column].sum()
+    assert report.confusion.right["displacement"]["displacement"] == pytest.approx(right)
+    assert report.confusion.texts["none"] == 20
+    assert report.confusion.right["none"] == dict.fromkeys(scored.labels, 0.0)
+    for one in report.thresholds:
+        part = scored.part(scored.languages == one.language)
+        wanted = part.wanted[:, scored.labels.index(one.label)]
+        assert one.missed_per_100 == pytest.approx(100 * wanted.mean() * (1 - one.recall) if wanted.any() else 0.0)
+    looser = [one.recall for one in report.thresholds if (one.language, one.label) == ("en", "displacement")]
+    assert looser == sorted(looser, reverse=True)

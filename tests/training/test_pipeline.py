@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from models.bundle import load_bundle
+from models.bundle import RELEASED_DIRECTORY, load_bundle
 from models.classifier import Classifier
 from models.errors import InputError
 from tests.conftest import tiny_bert, tiny_tokenizer_json
@@ -112,29 +112,49 @@ def test_the_weights_of_several_seeds_are_averaged(base: Path, labelled: Path, t
     assert torch.equal(both[words], one[words])
 
 
-def test_a_release_needs_a_report_of_that_very_model(work: Path, tmp_path: Path, labelled: Path) -> None:
+def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_path: Path, labelled: Path) -> None:
     from eval.cli import app as eval_app
 
-    report = tmp_path / "report.json"
+    report, gate = tmp_path / "report.json", tmp_path / "gate.json"
+    common = ["--data", str(labelled), "--no-suites", "--quiet"]
+    done = runner.invoke(eval_app, ["run", *common, "--bundle", str(work / "bundle"), "--out", str(report)])
+    assert done.exit_code == 0, done.output
     done = runner.invoke(
-        eval_app, ["run", "--data", str(labelled), "--bundle", str(work / "bundle"), "--out", str(report), "--quiet"]
+        eval_app, ["gate", str(work / "bundle"), *common, "--against", str(work / "bundle"), "--out", str(gate)]
     )
     assert done.exit_code == 0, done.output
-    other = json.loads(report.read_text()) | {"model_hash": "0" * 64}
-    (tmp_path / "other.json").write_text(json.dumps(other))
 
-    def release(path: Path):
-        return runner.invoke(app, ["release", str(work / "bundle"), "--report", str(path), "--destination", str(tmp_path)])
+    def changed(path: Path, **fields: object) -> Path:
+        other = path.with_name(f"other-{path.name}")
+        other.write_text(json.dumps(json.loads(path.read_text()) | fields))
+        return other
 
-    for path in (tmp_path / "other.json", tmp_path / "none.json", labelled):
-        assert release(path).exit_code == 2
-    done = release(report)
+    def release(report: Path, gate: Path, destination: Path = tmp_path):
+        files = ["--report", str(report), "--gate", str(gate), "--destination", str(destination)]
+        return runner.invoke(app, ["release", str(work / "bundle"), *files])
+
+    for path in (changed(report, model_hash="0" * 64), tmp_path / "none.json", labelled):
+        assert release(path, gate).exit_code == 2
+    for path, message in (
+        (tmp_path / "none.json", "expected the gate's verdict"),
+        (labelled, "is not a verdict of rasid-eval gate"),
+        (changed(gate, candidate="0" * 64), "judged the model 000000000000"),
+    ):
+        done = release(report, path)
+        assert (done.exit_code, message in " ".join(done.output.split())) == (2, True), done.output
+    for fields, message in (({"passed": False}, "the gate refused"), ({"data_digest": "0"}, "are of different files")):
+        done = release(report, changed(gate, **fields))
+        assert (done.exit_code, message in " ".join(done.output.split())) == (2, True), done.output
+    done = release(report, gate, RELEASED_DIRECTORY)
+    assert (done.exit_code, "compared with no bundle that is released" in " ".join(done.output.split())) == (2, True)
+    done = release(report, gate)
     assert done.exit_code == 0, done.output
     bundle = load_bundle(tmp_path / "tiny-1")
     assert bundle.sealed
+    assert bundle.manifest.quality["gate"]["passed"] is True
     card = (tmp_path / "tiny-1" / "MODEL_CARD.md").read_text()
     assert f"{json.loads(report.read_text())['slices'][0]['averages']['macro']['f1']:.3f}" in card
-    assert release(report).exit_code == 2  # never overwritten
+    assert release(report, changed(gate, against=bundle.manifest.model_hash)).exit_code == 2  # never overwritten
 
 
 def test_training_stopped_half_way_ends_where_it_would_have_ended(base: Path, tiny_tokenizer, tmp_path: Path) -> None:

@@ -1,0 +1,209 @@
+"""Comparison and gate: the same model passes, worse ones are refused, chance alone refuses nobody."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from eval.cli import app
+from eval.compare import compare, differences
+from eval.gate import Check, gate, judge
+from eval.metrics import precision_recall_f1
+from eval.scoring import Scored
+from models.bundle import MODEL_FILES, hash_file, read_manifest, released_bundle_path, write_manifest
+from models.classifier import Classifier
+from models.errors import InputError
+from models.example import LabelledExample
+
+runner = CliRunner()
+LABELLED = Path(__file__).parents[2] / "eval" / "suites" / "passages.jsonl"
+
+
+def altered(folder: Path, **changes: object) -> Path:
+    """A candidate like the released bundle with some files written anew by functions of their content."""
+    released = released_bundle_path()
+    folder.mkdir()
+    for name in MODEL_FILES:
+        change = changes.get(name.split(".")[0])
+        if change is None:
+            shutil.copyfile(released / name, folder / name)
+        else:
+            (folder / name).write_bytes(change((released / name).read_bytes()))
+    files = {name: hash_file(folder / name) for name in MODEL_FILES}
+    write_manifest(folder, read_manifest(released).model_copy(update={"files": files, "seal": None, "version": "worse"}))
+    return folder
+
+
+def wrong_threshold(content: bytes) -> bytes:
+    """The threshold of calls for accountability far too low, in both languages."""
+    rules = json.loads(content)
+    for by_label in rules["rules"].values():
+        by_label["accountability_call"] |= {"threshold": 0.02, "review_low": 0.02, "review_high": 0.02}
+    return json.dumps(rules).encode()
+
+
+def shuffled_head(content: bytes) -> bytes:
+    """The outputs of two labels swapped."""
+    model = onnx.load_from_string(content)
+    for name in ("head.w", "head.b"):
+        [tensor] = [one for one in model.graph.initializer if one.name == name]
+        values = numpy_helper.to_array(tensor)
+        axis = int(np.argmax(np.array(values.shape) == 4))
+        tensor.CopyFrom(numpy_helper.from_array(np.take(values, [1, 0, 2, 3], axis=axis), name))
+    return model.SerializeToString()
+
+
+def dropped_arabic(content: bytes) -> bytes:
+    """The embeddings of all pieces with Arabic letters gone."""
+    tokenizer = json.loads((released_bundle_path() / "tokenizer.json").read_bytes())
+    arabic = [i for i, (piece, _) in enumerate(tokenizer["model"]["vocab"]) if any("\u0600" <= c <= "\u06ff" for c in piece)]
+    model = onnx.load_from_string(content)
+    [tensor] = [one for one in model.graph.initializer if one.name == "emb.scales"]
+    scales = numpy_helper.to_array(tensor).copy()
+    scales[arabic] = 0
+    tensor.CopyFrom(numpy_helper.from_array(scales, "emb.scales"))
+    return model.SerializeToString()
+
+
+def test_the_released_bundle_passes_against_itself(released: Classifier) -> None:
+    result = gate(released, released, LABELLED, suites=False)
+    assert result.passed
+    assert {check.loss for check in result.checks} == {0.0}
+    names = {check.name for check in result.checks if check.kind == "headline"}
+    assert {"all: displacement", "ar: macro F1", "en: macro F1", "decided and right", "not decided wrongly"} <= names
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "failing"),
+    [
+        ("decision", wrong_threshold, "all: accountability_call"),
+        ("model", shuffled_head, "all: displacement"),
+        ("model", dropped_arabic, "ar: macro F1"),
+    ],
+    ids=["wrong threshold", "shuffled head", "dropped language"],
+)
+def test_a_worse_bundle_is_refused_and_cannot_be_released(tmp_path: Path, file: str, change, failing: str) -> None:
+    from training.cli import app as train_app
+
+    candidate, verdict, report = altered(tmp_path / "worse", **{file: change}), tmp_path / "gate.json", tmp_path / "report.json"
+    common = ["--data", str(LABELLED), "--no-suites", "-q"]
+    done = runner.invoke(app, ["gate", str(candidate), *common, "--out", str(verdict)])
+    assert done.exit_code == 1, done.output
+    assert "refused" in done.output
+    content = json.loads(verdict.read_text())
+    assert failing in [check["name"] for check in content["checks"] if check["verdict"] == "worse"]
+    assert content["passed"] is False
+    done = runner.invoke(app, ["run", "--bundle", str(candidate), *common, "--out", str(report)])
+    assert done.exit_code == 0, done.output
+    place = ["--destination", str(tmp_path / "released")]
+    done = runner.invoke(train_app, ["release", str(candidate), "--report", str(report), "--gate", str(verdict), *place])
+    assert done.exit_code == 2
+    assert "the gate refused the candidate" in done.output.replace("\n", " ")
+    assert not (tmp_path / "released" / "rasid-worse").exists()
+
+
+def test_a_suite_refuses_what_a_labelled_file_does_not_show(tiny_bundle: Path, tiny: Classifier, monkeypatch) -> None:
+    import eval.gate
+    from eval.suites import SuiteResult
+
+    values = iter([np.ones(40), np.concatenate([np.ones(25), np.zeros(15)])])  # the candidate is measured first
+
+    def run_suite(classifier: Classifier, **_options: object) -> SuiteResult:
+        found = next(values)
+        return SuiteResult("typos", "Typos", "right", {"en": found[::-1]})
+
+    monkeypatch.setattr(eval.gate, "SUITES", (run_suite,))
+    assert gate(tiny, tiny, LABELLED).passed  # here the released one is the worse
+    values = iter([np.concatenate([np.ones(25), np.zeros(15)]), np.ones(40)])
+    result = gate(tiny, tiny, LABELLED)
+    assert [check.name for check in result.checks if check.verdict == "worse"] == ["typos", "typos: en"]
+
+
+def test_a_first_bundle_must_beat_constant_answers(tiny: Classifier, released: Classifier) -> None:
+    assert gate(released, None, LABELLED, suites=False).passed
+    assert not gate(tiny, None, LABELLED, suites=False).passed
+
+
+def test_files_that_cannot_judge_are_refused(tiny: Classifier, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a", "labels": []}\n')
+    with pytest.raises(InputError, match="needs labelled texts"):
+        gate(tiny, tiny, path, suites=False)
+    path.write_text('{"text": "They fled", "labels": ["displacement"]}\n')
+    result = gate(tiny, tiny, path, suites=False)
+    assert {check.verdict for check in result.checks} == {"too few"}
+    assert not result.passed
+
+
+def test_a_loss_within_the_margin_or_within_chance_is_forgiven() -> None:
+    checks = [
+        Check("headline", "small", 100, 0.90, 0.885, chance=0.0),
+        Check("headline", "by chance", 100, 0.90, 0.80, chance=0.06),
+        Check("headline", "worse", 100, 0.90, 0.87, chance=0.04),
+        *[Check("detail", str(i), 50, 0.9, 0.8, chance=0.02) for i in range(9)],
+        Check("detail", "collapse", 50, 0.9, 0.2, chance=0.001),
+        Check("detail", "rare", 3, 0.9, 0.0, chance=1.0, verdict="too few"),
+    ]
+    assert [check.name for check in judge(checks, 0.02) if check.verdict == "worse"] == ["worse", "collapse"]
+
+
+def scored(wanted: np.ndarray, decided: np.ndarray) -> Scored:
+    rows = len(wanted)
+    examples = tuple(LabelledExample(str(i), "t", frozenset()) for i in range(rows))
+    p = decided.astype(float)
+    return Scored(("a",), examples, np.array(["en"] * rows), wanted, p, np.full(p.shape, 0.5), decided, np.zeros_like(wanted))
+
+
+def test_paired_intervals_hold_the_true_difference_as_often_as_they_say() -> None:
+    """Two models with known error rates on many small files: the interval of B - A must hold the difference of large ones."""
+    generator = np.random.default_rng(4)
+
+    def draw(rows: int) -> tuple[Scored, Scored]:
+        wanted = generator.random((rows, 1)) < 0.4
+        first = wanted ^ (generator.random((rows, 1)) < 0.2)
+        second = wanted ^ (generator.random((rows, 1)) < 0.1)
+        return scored(wanted, first), scored(wanted, second)
+
+    large = draw(400_000)
+    truth = -np.diff([precision_recall_f1(one.decided[:, 0], one.wanted[:, 0])[2] for one in large[::-1]])[0]
+    covered = 0
+    for _ in range(60):
+        [found, *_] = differences(*draw(150))
+        covered += found.interval[0] <= truth <= found.interval[1]
+    assert 0.85 <= covered / 60 <= 1.0
+
+
+def test_comparison_names_what_changed(tmp_path: Path, released: Classifier) -> None:
+    worse = Classifier.load(altered(tmp_path / "worse", decision=wrong_threshold), require_seal=False)
+    found = {(one.slice, one.label): one for one in compare(released, worse, LABELLED)}
+    hurt = found["all", "accountability_call"]
+    assert hurt.difference < -0.2
+    assert hurt.interval[1] < 0
+    assert hurt.only_first > 20
+    assert hurt.p_value < 1e-6
+    same = found["all", "displacement"]
+    assert (same.difference, same.only_first, same.only_second, same.p_value) == (0.0, 0, 0, 1.0)
+    assert found["all", "macro"].p_value is None
+    done = runner.invoke(app, ["compare", str(released.bundle.path), str(tmp_path / "worse"), "--data", str(LABELLED), "-q"])
+    assert done.exit_code == 0, done.output
+    assert "McNemar" in done.output
+
+
+def test_bundles_of_different_taxonomies_cannot_be_compared(tiny: Classifier, tiny_bundle: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_bundle, other)
+    taxonomy = json.loads((other / "taxonomy.json").read_text())
+    taxonomy["labels"].reverse()
+    (other / "taxonomy.json").write_text(json.dumps(taxonomy))
+    manifest = read_manifest(other)
+    files = {**manifest.files, "taxonomy.json": hash_file(other / "taxonomy.json")}
+    write_manifest(other, manifest.model_copy(update={"files": files}))
+    with pytest.raises(InputError, match="two bundles of one taxonomy"):
+        compare(tiny, Classifier.load(other, require_seal=False), LABELLED)
