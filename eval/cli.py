@@ -74,7 +74,8 @@ def run(
     bundle: Bundle = None,
     documents: Documents = None,
     train: Annotated[
-        list[Path] | None, typer.Option(help="Labelled texts that the trained baselines learn from; repeatable.")
+        list[Path] | None,
+        typer.Option(help="Labelled texts that the trained baselines learn from, file or folder; repeatable."),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Folder of `rasid-train reference`, for the baseline on the frozen base encoder.")

@@ -24,7 +24,7 @@ from eval.suites.pairs import run_pairs
 from eval.suites.robustness import run_robustness
 from models.classifier import Classifier
 from models.errors import InputError
-from models.example import LabelledExample, digest_examples, read_examples
+from models.example import LabelledExample, digest_examples, labelled_files, read_examples
 from models.text import prepare_text
 
 SUITES = (run_pairs, run_robustness, run_dialects, run_fairness)
@@ -65,7 +65,7 @@ def evaluate(
     if suites:
         check_taxonomy(classifier.bundle.taxonomy)
     examples = read_examples(data, classifier.bundle.taxonomy)
-    train_rows = [row for path in train for row in read_examples(path, classifier.bundle.taxonomy)]
+    train_rows = [row for path in labelled_files(train) for row in read_examples(path, classifier.bundle.taxonomy)]
     with stage(data.name) as progress:
         started = time.monotonic()
         scored = score(classifier, examples, progress=progress)

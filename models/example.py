@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.errors import ExampleFormatError, TaxonomyError
+from models.errors import ExampleFormatError, InputError, TaxonomyError
 from models.taxonomy import Taxonomy
 
 _TRUE = frozenset({"1", "true", "yes", "y"})
@@ -62,6 +62,23 @@ def read_examples(path: Path, taxonomy: Taxonomy) -> list[LabelledExample]:
     if not examples:
         raise ExampleFormatError(f"{path}: expected at least one labelled example, the file has none")
     return examples
+
+
+def labelled_files(paths: Iterable[Path]) -> list[Path]:
+    """The labelled files that the paths stand for: a folder stands for the JSONL and CSV files directly in it, sorted.
+
+    Raises InputError where a folder has none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in (".jsonl", ".csv"))
+            if not inside:
+                raise InputError(f"{path}: expected JSONL or CSV files in the folder, found none")
+            found.extend(inside)
+        else:
+            found.append(path)
+    return found
 
 
 def digest_examples(examples: Iterable[LabelledExample]) -> str:

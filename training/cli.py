@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.bundle import RELEASED_DIRECTORY, released_bundle_path
-from models.errors import InputError, RasidError
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
+from training.annotation_cli import agreement, keep_annotations, sample, told
 from training.base import DEFAULT_BASE
 from training.finetune import FineTuneSettings
 from training.pipeline import DataSettings, calibrate_bundle, export, fit, measure_parity, prepare_data
@@ -27,7 +25,6 @@ from training.reference import write_reference
 from training.release import release as release_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-_errors = Console(stderr=True)
 _DEFAULTS = FineTuneSettings()
 
 Data = Annotated[
@@ -64,15 +61,6 @@ def main() -> None:
     disable_progress_bars()
     for noisy in ("httpx", "datasets", "torch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except RasidError as error:
-        _errors.print(f"rasid-train: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
 
 
 @app.command(
@@ -116,7 +104,7 @@ def fit_network(
     quiet: Quiet = False,
 ) -> None:
     """Read and split the labelled data and fine-tune. Resumes from the newest checkpoint in the work folder."""
-    with _told():
+    with told():
         settings = FineTuneSettings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
         loaded = load_taxonomy(taxonomy)
         dataset = prepare_data(
@@ -136,14 +124,14 @@ def fit_network(
 @app.command("export", epilog="Example: rasid-train export --work runs/mine")
 def export_network(work: Work = Path("runs/latest"), quiet: Quiet = False) -> None:
     """Quantise a fitted network to int8 and write its ONNX file."""
-    with _told():
+    with told():
         typer.echo(f"exported to {export(work, show_progress=not quiet)}")
 
 
 @app.command("calibrate", epilog="Example: rasid-train calibrate --work runs/mine --name mine --version 1")
 def calibrate_exported(work: Work = Path("runs/latest"), name: Name = "rasid", version: Version = "dev") -> None:
     """Calibrate an exported model, check it against PyTorch and make the candidate bundle."""
-    with _told():
+    with told():
         typer.echo(f"candidate bundle in {calibrate_bundle(work, name=name, version=version)}")
 
 
@@ -153,7 +141,7 @@ def parity(
     work: Work = Path("runs/latest"),
 ) -> None:
     """Compare a candidate's int8 model with the fitted PyTorch network on a labelled file. Prints JSON."""
-    with _told():
+    with told():
         typer.echo(json.dumps(asdict(measure_parity(work, data)), indent=2))
 
 
@@ -164,7 +152,7 @@ def reference(
     base: Annotated[str | None, typer.Option(help="Base encoder; by default the one that the bundle names.")] = None,
 ) -> None:
     """Write what rasid-eval compares a bundle with: the same model in float32 and for PyTorch, and its base encoder."""
-    with _told():
+    with told():
         typer.echo(f"reference written to {write_reference(bundle or released_bundle_path(), out, base=base)}")
 
 
@@ -183,7 +171,7 @@ def plover(
 
     Five seeds are twenty fine-tunings: about an hour and a half on two cores. Stopped half-way, the same command goes on.
     """
-    with _told():
+    with told():
         found = run_plover(data, work, base=base, seeds=range(1, seeds + 1), show_progress=not quiet)
     if as_json:
         typer.echo(json.dumps([asdict(comparison) for comparison in found], indent=2))
@@ -210,8 +198,17 @@ def release(
     destination: Annotated[Path, typer.Option(help="Folder of released bundles.")] = RELEASED_DIRECTORY,
 ) -> None:
     """Add report and model card to a candidate that passed the gate, and seal it."""
-    with _told():
+    with told():
         typer.echo(f"released {release_bundle(candidate, report, gate, destination)}")
+
+
+app.command(epilog="Example: rasid-train sample --pool pool.jsonl.gz --exclude my-labels.jsonl --count 500 --out round1.jsonl")(
+    sample
+)
+app.command(epilog="Example: rasid-train agreement first.jsonl second.jsonl")(agreement)
+app.command("annotations", epilog="Example: rasid-train annotations round1.jsonl --out training/annotations/round1.jsonl")(
+    keep_annotations
+)
 
 
 if __name__ == "__main__":

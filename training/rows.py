@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InputError
-from models.example import LabelledExample, digest_examples, read_examples
+from models.example import LabelledExample, digest_examples, labelled_files, read_examples
 from models.language import detect_language
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
@@ -61,12 +61,12 @@ def load_dataset(
     kept: dict[str, TrainingRow] = {}
     dropped = 0
     held_out: set[str] = set()
-    sources = [(path.name, read_examples(path, taxonomy), False) for path in files(paths)]
+    sources = [(path.name, read_examples(path, taxonomy), False) for path in labelled_files(paths)]
     if annotations:
-        resolved, resolved_digests = resolve_annotations(files(annotations), collections, taxonomy)
+        resolved, resolved_digests = resolve_annotations(labelled_files(annotations), collections, taxonomy)
         sources.append(("", resolved, False))
         digests.update(resolved_digests)
-    sources += [(path.name, read_examples(path, taxonomy), True) for path in files(validation_paths)]
+    sources += [(path.name, read_examples(path, taxonomy), True) for path in labelled_files(validation_paths)]
     for name, examples, for_validation in sources:
         if name:
             digests[name] = digest_examples(examples)
@@ -94,20 +94,6 @@ def load_dataset(
             "documents (the part of an id before #), another validation share, or a validation file"
         )
     return Dataset(tuple(train), tuple(validation), digests, dropped)
-
-
-def files(paths: Sequence[Path]) -> list[Path]:
-    """The labelled files that the paths stand for, folders opened, in a fixed order."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in (".jsonl", ".csv"))
-            if not inside:
-                raise InputError(f"{path}: expected JSONL or CSV files in the folder, found none")
-            found.extend(inside)
-        else:
-            found.append(path)
-    return found
 
 
 def training_row(example: LabelledExample, taxonomy: Taxonomy) -> TrainingRow:
