@@ -15,6 +15,8 @@ from eval.scoring import Scored
 WORST = 15  # mistakes shown of each label
 _TEMPLATES = Path(__file__).with_name("templates")
 
+_LANGUAGE_NAMES = {"ar": "Arabic", "en": "English"}
+
 
 def write_page(evaluation: Evaluation, path: Path, *, show_text: bool = False) -> None:
     """Write `report.html`. The texts of the worst mistakes are in it only with `show_text`; their ids always are."""
@@ -27,7 +29,7 @@ def render_page(evaluation: Evaluation, *, show_text: bool = False) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"words": lambda name: str(name).replace("_", " "), "share": share, "figure": figure}
+    environment.filters |= {"words": lambda name: str(name).replace("_", " "), "share": share, "figure": figure, "language": language_name}
     scored = evaluation.scored
     languages = sorted(set(scored.languages.tolist()))
     return environment.get_template("report.html.j2").render(
@@ -63,6 +65,11 @@ def worst_mistakes(scored: Scored, label: str, *, show_text: bool, count: int = 
         }
         for row in order
     ]
+
+
+def language_name(code: str) -> str:
+    """A slice's name for the page: a language by its English name, everything else as it is."""
+    return _LANGUAGE_NAMES.get(code, code)
 
 
 def share(value: float | None) -> str:
