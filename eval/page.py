@@ -29,7 +29,12 @@ def render_page(evaluation: Evaluation, *, show_text: bool = False) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"words": lambda name: str(name).replace("_", " "), "share": share, "figure": figure, "language": language_name}
+    environment.filters |= {
+        "words": lambda name: str(name).replace("_", " "),
+        "share": share,
+        "figure": figure,
+        "language": language_name,
+    }
     scored = evaluation.scored
     languages = sorted(set(scored.languages.tolist()))
     return environment.get_template("report.html.j2").render(
