@@ -137,7 +137,7 @@ def keep_annotations(
 
 
 def _print_agreement(found: Agreement) -> None:
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(120, Console().width))
     console.print(
         f"{found.first} and {found.second}: {found.common} passages in common, {found.identical} with the same labels; "
         f"only in one: {found.only_first} and {found.only_second}; unsure: {found.unsure_first} and {found.unsure_second}",
@@ -162,5 +162,5 @@ def _print_agreement(found: Agreement) -> None:
 def _table(*columns: str, left: int = 2) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right")
+        table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
     return table
