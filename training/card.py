@@ -38,6 +38,9 @@ def model_card(manifest: Manifest, taxonomy: Taxonomy, report: dict[str, Any], *
     training = manifest.training
     parity = training["parity"]
     settings = ", ".join(f"{key} {value}" for key, value in training["settings"].items())
+    noise = training.get("noise")
+    if noise:
+        settings += "; share of texts with noise: " + ", ".join(f"{key} {value}" for key, value in noise.items())
     own = {name: digest for name, digest in manifest.data.items() if name.startswith(("ar-", "en-"))}
     standoff = {name: digest for name, digest in manifest.data.items() if name.startswith("pool-")}
     labels = "\n".join(f"- **{label.name['en']}** (`{label.id}`): {label.definition['en']}" for label in taxonomy.labels)

@@ -19,6 +19,7 @@ from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
 from training.annotation_cli import agreement, keep_annotations, sample, told
 from training.base import DEFAULT_BASE
 from training.finetune import FineTuneSettings
+from training.noise import Noise
 from training.pipeline import DataSettings, calibrate_bundle, export, fit, measure_parity, prepare_data
 from training.plover import run_plover
 from training.reference import write_reference
@@ -46,6 +47,14 @@ Name = Annotated[str, typer.Option(help="Name of the bundle.")]
 Version = Annotated[str, typer.Option(help="Version of the bundle.")]
 Seeds = Annotated[
     list[int] | None, typer.Option("--seed", help="Seed; repeatable: the weights of the runs are averaged. [default: 1]")
+]
+WithNoise = Annotated[
+    bool,
+    typer.Option(
+        "--noise/--no-noise",
+        help="Swap names of communities, vary spelling, casing and punctuation of training texts. Switch it off where "
+        "your labels depend on which community is named.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 OWN_CORPUS = Path(__file__).with_name("corpus")
@@ -80,10 +89,13 @@ def run(
     batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = _DEFAULTS.learning_rate,
     seed: Seeds = None,
+    noise: WithNoise = True,
     quiet: Quiet = False,
 ) -> None:
     """Go from labelled files to a candidate bundle: fit, export, calibrate. Stopped half-way, the same command goes on."""
-    fit_network(data, annotations, collection, validation, work, taxonomy, base, epochs, batch_size, learning_rate, seed, quiet)
+    fit_network(
+        data, annotations, collection, validation, work, taxonomy, base, epochs, batch_size, learning_rate, seed, noise, quiet
+    )
     export_network(work, quiet)
     calibrate_exported(work, name, version)
 
@@ -101,6 +113,7 @@ def fit_network(
     batch_size: Annotated[int, typer.Option(min=1)] = _DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = _DEFAULTS.learning_rate,
     seed: Seeds = None,
+    noise: WithNoise = True,
     quiet: Quiet = False,
 ) -> None:
     """Read and split the labelled data and fine-tune. Resumes from the newest checkpoint in the work folder."""
@@ -117,7 +130,8 @@ def fit_network(
             loaded,
             work,
         )
-        fit(dataset, loaded, settings, work, base=base, seeds=seed or [1], show_progress=not quiet)
+        disturbance = Noise() if noise else None
+        fit(dataset, loaded, settings, work, base=base, seeds=seed or [1], noise=disturbance, show_progress=not quiet)
         typer.echo(f"fitted network in {work}")
 
 

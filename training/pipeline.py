@@ -34,6 +34,7 @@ from training.calibrate import calibrate
 from training.encoder import PassageEncoder, keep_vocabulary_rows
 from training.finetune import EpochResult, FineTuneSettings, encode, fine_tune, predict_logits
 from training.graph import build_graph, encoder_weights
+from training.noise import Noise
 from training.parity import Parity, compare_logits
 from training.quantise import choose_ranges
 from training.rows import Dataset, TrainingRow, load_dataset, targets, training_row
@@ -89,6 +90,7 @@ def fit(
     *,
     base: str,
     seeds: Sequence[int] = (1,),
+    noise: Noise | None = None,
     show_progress: bool = True,
 ) -> list[list[EpochResult]]:
     """Fine-tune once a seed, average the weights, and leave the network in the work folder.
@@ -114,6 +116,7 @@ def fit(
             dataset.validation,
             replace(settings, seed=seed),
             checkpoint_directory=work / "checkpoints" / f"seed-{seed}",
+            noise=noise,
             show_progress=show_progress,
         )
         histories.append(history)
@@ -134,6 +137,7 @@ def fit(
         "base_source": encoder.source,
         "vocabulary": len(vocabulary.kept_ids),
         "settings": asdict(settings),
+        "noise": asdict(noise) if noise else None,
         "seeds": list(seeds),
         "history": [[asdict(result) for result in history] for history in histories],
     }
@@ -201,7 +205,7 @@ def calibrate_bundle(work: Path, *, name: str, version: str) -> Path:
         max_tokens=max_tokens,
         data=dataset["digests"],
         training={
-            **{key: network[key] for key in ("base_source", "vocabulary", "settings", "seeds", "history")},
+            **{key: network[key] for key in ("base_source", "vocabulary", "settings", "noise", "seeds", "history")},
             **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates")},
             "parity": asdict(parity),
         },
