@@ -156,7 +156,7 @@ def evaluate_documents(
     answers = [_answer(classifier, article.id, article.text()) for article in articles]
     wanted = np.array([[label in article.labels for label in labels] for article in articles])
     probabilities = np.array([[answer.labels[label].probability for label in labels] for answer in answers])
-    decided = probabilities >= thresholds_of(classifier, [answer.language for answer in answers])
+    decided = probabilities >= thresholds_of(classifier, [answer.language for answer in answers], "document")
     home = np.array([article.id for article in articles])
     of_sentence = np.array([example.document for example in sentences.examples])
     rows_of = [np.flatnonzero(of_sentence == identity) for identity in home]

@@ -13,7 +13,7 @@ from eval.metrics import BoolArray, FloatArray
 from models.classifier import Classifier, TextItem
 from models.decision import UNDETERMINED
 from models.example import LabelledExample
-from models.prediction import Prediction
+from models.prediction import Granularity, Prediction
 
 CHUNK = 256
 Progress = Callable[[int], object]
@@ -84,10 +84,13 @@ def score(classifier: Classifier, examples: Sequence[LabelledExample], *, progre
     )
 
 
-def thresholds_of(classifier: Classifier, languages: Sequence[str]) -> FloatArray:
-    """The thresholds `[N, L]` of texts whose detected languages are given."""
+def thresholds_of(classifier: Classifier, languages: Sequence[str], granularity: Granularity = "passage") -> FloatArray:
+    """The thresholds `[N, L]` of passages or articles whose detected languages are given."""
     rules = classifier.bundle.decision.rules
-    found = ([rules.get(lang, rules[UNDETERMINED])[label].threshold for label in classifier.labels] for lang in languages)
+    found = (
+        [rules.get(lang, rules[UNDETERMINED])[label].threshold_of(granularity) for label in classifier.labels]
+        for lang in languages
+    )
     return _floats(found, len(classifier.labels))
 
 

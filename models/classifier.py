@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, load_bundle, released_bundle_path
+from models.decision import UNDETERMINED
 from models.engine import OnnxEngine
 from models.errors import EmptyTextError
 from models.language import DetectedLanguage, detect_language
 from models.passages import split_passages
-from models.prediction import Answer, Decision, Evidence, Granularity, LabelPrediction, Prediction, Problem, Rejection
+from models.prediction import Answer, Evidence, Granularity, LabelPrediction, Prediction, Problem, Rejection
 from models.text import prepare_text
 
 
@@ -78,7 +79,8 @@ class Classifier:
 
         `passage` judges each text as one piece and cuts it at the model's length (`truncated` tells). `document`
         judges every sentence of the text, however long it is, and a label holds where it holds for one of them.
-        With `evidence` each label that is not `no` comes with the sentences that carry it, the most probable first.
+        With `evidence` each label that is not `no` comes with the sentences that carry it, neighbours joined, the most
+        probable first.
         A text with nothing but white space and invisible characters is rejected. Raises EngineError where inference
         fails.
         """
@@ -157,10 +159,10 @@ class Classifier:
         found: list[Evidence] = []
         for column, label in enumerate(self.labels):
             highest = float(deciding[:, column].max())
-            decision = self.bundle.decision.decide(highest, language, label)
+            decision = self.bundle.decision.decide(highest, language, label, granularity)
             labels[label] = LabelPrediction(probability=highest, decision=decision)
             if evidence and decision != "no" and candidates:
-                found.extend(self._evidence(plan, label, decision, candidates, support[:, column]))
+                found.extend(self._evidence(plan, label, candidates, support[:, column]))
         return Prediction(
             id=plan.item.id,
             language=language,
@@ -170,26 +172,32 @@ class Classifier:
             truncated=plan.truncated,
         )
 
-    def _evidence(
-        self, plan: _Plan, label: str, decision: Decision, units: list[_Unit], support: NDArray[np.float64]
-    ) -> list[Evidence]:
-        """The units that carry a label by themselves, or the strongest where the label rests on them together."""
-        order = np.argsort(-support, kind="stable")
-        language = plan.language.language
-        wanted = ("yes",) if decision == "yes" else ("yes", "review")
-        carrying = [i for i in order if self.bundle.decision.decide(float(support[i]), language, label) in wanted]
-        if language == "und":
-            carrying = []
-        return [
+    def _evidence(self, plan: _Plan, label: str, units: list[_Unit], support: NDArray[np.float64]) -> list[Evidence]:
+        """The units that carry a label by themselves, or the strongest where the label rests on them together.
+
+        Units that follow each other are one piece of evidence, as probable as the most probable of them.
+        """
+        rule = self.bundle.decision.rules[plan.language.language][label]
+        carrying = [i for i in range(len(units)) if rule.carries(float(support[i]))]
+        if not carrying or plan.language.language == UNDETERMINED:
+            carrying = [int(np.argmax(support))]
+        runs: list[list[int]] = []
+        for i in carrying:
+            if runs and runs[-1][-1] == i - 1:
+                runs[-1].append(i)
+            else:
+                runs.append([i])
+        found = [
             Evidence(
                 label=label,
-                start=units[i].start,
-                end=units[i].end,
-                text=plan.item.text[units[i].start : units[i].end],
-                probability=float(support[i]),
+                start=units[run[0]].start,
+                end=units[run[-1]].end,
+                text=plan.item.text[units[run[0]].start : units[run[-1]].end],
+                probability=float(support[run].max()),
             )
-            for i in (carrying or [int(order[0])])
+            for run in runs
         ]
+        return sorted(found, key=lambda evidence: -evidence.probability)
 
 
 def _reject_empty(item: TextItem) -> Rejection:

@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.errors import TaxonomyError
-from models.prediction import Decision
+from models.prediction import Decision, Granularity
 from models.taxonomy import Taxonomy
 
 UNDETERMINED = "und"
 
 
 class LabelRule(BaseModel):
-    """How one label is decided in one language. `review_low <= threshold <= review_high`, all in [0, 1]."""
+    """How one label is decided in one language. `review_low <= threshold <= review_high`, all in [0, 1].
+
+    `evidence_threshold` is for a sentence of an article, `document_threshold` for the article by its most probable
+    sentence; without them `threshold` serves.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +36,8 @@ class LabelRule(BaseModel):
     threshold: float = Field(ge=0, le=1)
     review_low: float = Field(ge=0, le=1)
     review_high: float = Field(ge=0, le=1)
+    evidence_threshold: float | None = Field(default=None, ge=0, le=1)
+    document_threshold: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:
@@ -39,11 +45,25 @@ class LabelRule(BaseModel):
             raise ValueError("expected review_low <= threshold <= review_high")
         return self
 
-    def decide(self, probability: float) -> Decision:
-        """Yes, no, or review inside the band (its upper end decides yes, its lower end review)."""
-        if self.review_low <= probability < self.review_high:
+    def threshold_of(self, granularity: Granularity) -> float:
+        """The threshold for passages or for articles."""
+        if granularity == "document" and self.document_threshold is not None:
+            return self.document_threshold
+        return self.threshold
+
+    def decide(self, probability: float, granularity: Granularity = "passage") -> Decision:
+        """Yes, no, or review inside the band (its upper end decides yes, its lower end review).
+
+        For an article the band reaches as far as is needed to hold the threshold.
+        """
+        threshold = self.threshold_of(granularity)
+        if min(self.review_low, threshold) <= probability < max(self.review_high, threshold):
             return "review"
-        return "yes" if probability >= self.threshold else "no"
+        return "yes" if probability >= threshold else "no"
+
+    def carries(self, probability: float) -> bool:
+        """Whether a sentence of this probability counts as evidence of the label."""
+        return probability >= (self.threshold if self.evidence_threshold is None else self.evidence_threshold)
 
 
 class DecisionRule(BaseModel):
@@ -72,8 +92,8 @@ class DecisionRule(BaseModel):
         rounded: NDArray[np.float64] = np.round(1.0 / (1.0 + np.exp(-scores)), 4)
         return rounded
 
-    def decide(self, probability: float, language: str, label: str) -> Decision:
-        """The decision for one reported probability."""
+    def decide(self, probability: float, language: str, label: str, granularity: Granularity = "passage") -> Decision:
+        """The decision for one reported probability of a passage, or of an article's most probable sentence."""
         if language == UNDETERMINED:
             return "review"
-        return self.rules[language][label].decide(probability)
+        return self.rules[language][label].decide(probability, granularity)

@@ -33,6 +33,12 @@ Data = Annotated[
     typer.Option("--data", help="Labelled file (JSONL, CSV) or a folder of them; repeatable. [default: own corpus]"),
 ]
 Annotations = Annotated[list[Path] | None, typer.Option("--annotations", help="Standoff labels: file or folder; repeatable.")]
+Articles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--articles", help="Standoff labels of whole articles, sentence by sentence: thresholds for articles; repeatable."
+    ),
+]
 Collections = Annotated[
     list[Path] | None,
     typer.Option("--collection", help="JSONL (.gz) with the texts of the standoff labels; repeatable."),
@@ -78,6 +84,7 @@ def main() -> None:
 def run(
     data: Data = None,
     annotations: Annotations = None,
+    articles: Articles = None,
     collection: Collections = None,
     validation: Validation = None,
     work: Work = Path("runs/latest"),
@@ -97,7 +104,7 @@ def run(
         data, annotations, collection, validation, work, taxonomy, base, epochs, batch_size, learning_rate, seed, noise, quiet
     )
     export_network(work, quiet)
-    calibrate_exported(work, name, version)
+    calibrate_exported(work, name, version, articles, collection)
 
 
 @app.command("fit", epilog="Example: rasid-train fit --data my-labels.jsonl --work runs/mine --epochs 5")
@@ -143,10 +150,17 @@ def export_network(work: Work = Path("runs/latest"), quiet: Quiet = False) -> No
 
 
 @app.command("calibrate", epilog="Example: rasid-train calibrate --work runs/mine --name mine --version 1")
-def calibrate_exported(work: Work = Path("runs/latest"), name: Name = "rasid", version: Version = "dev") -> None:
+def calibrate_exported(
+    work: Work = Path("runs/latest"),
+    name: Name = "rasid",
+    version: Version = "dev",
+    articles: Articles = None,
+    collection: Collections = None,
+) -> None:
     """Calibrate an exported model, check it against PyTorch and make the candidate bundle."""
     with told():
-        typer.echo(f"candidate bundle in {calibrate_bundle(work, name=name, version=version)}")
+        bundle = calibrate_bundle(work, name=name, version=version, articles=articles or (), collections=collection or ())
+        typer.echo(f"candidate bundle in {bundle}")
 
 
 @app.command(epilog="Example: rasid-train parity --work runs/mine --data my-labels.jsonl")
@@ -210,10 +224,14 @@ def release(
     report: Annotated[Path, typer.Option(help="Report of rasid-eval run on that candidate.")],
     gate: Annotated[Path, typer.Option(help="Verdict of rasid-eval gate on that candidate and the report's file.")],
     destination: Annotated[Path, typer.Option(help="Folder of released bundles.")] = RELEASED_DIRECTORY,
+    reduced_report: Annotated[
+        Path | None, typer.Option(help="Report of a model made from the repository alone, for the card.")
+    ] = None,
 ) -> None:
     """Add report and model card to a candidate that passed the gate, and seal it."""
     with told():
-        typer.echo(f"released {release_bundle(candidate, report, gate, destination)}")
+        released = release_bundle(candidate, report, gate, destination, reduced_report_path=reduced_report)
+        typer.echo(f"released {released}")
 
 
 app.command(epilog="Example: rasid-train sample --pool pool.jsonl.gz --exclude my-labels.jsonl --count 500 --out round1.jsonl")(

@@ -29,8 +29,9 @@ from models.engine import OnnxEngine
 from models.errors import InputError
 from models.example import read_examples
 from models.taxonomy import Taxonomy, load_taxonomy
+from training.articles import read_article_sentences, with_article_thresholds
 from training.base import load_base
-from training.calibrate import calibrate
+from training.calibrate import calibrate, check_bands
 from training.encoder import PassageEncoder, keep_vocabulary_rows
 from training.finetune import EpochResult, FineTuneSettings, encode, fine_tune, predict_logits
 from training.graph import build_graph, encoder_weights
@@ -171,10 +172,13 @@ def export(work: Path, *, calibration_texts: int = 600, show_progress: bool = Tr
     return bundle
 
 
-def calibrate_bundle(work: Path, *, name: str, version: str) -> Path:
+def calibrate_bundle(
+    work: Path, *, name: str, version: str, articles: Sequence[Path] = (), collections: Sequence[Path] = ()
+) -> Path:
     """Calibrate the exported model on the validation rows, check parity, write the manifest; return the bundle.
 
-    Raises InputError where a stage before is missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
+    `articles` are standoff labels of articles' sentences, whose texts are in `collections`; the thresholds for articles come
+    from them. Raises InputError where a stage before is missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
     """
     network, taxonomy = _fitted(work)
     bundle = work / "bundle"
@@ -184,16 +188,24 @@ def calibrate_bundle(work: Path, *, name: str, version: str) -> Path:
     max_tokens = int(network["settings"]["max_tokens"])
     validation = read_rows(work / "validation.parquet")
     texts, wanted, languages = [row.text for row in validation], targets(validation), _decided(validation, taxonomy)
-    exported = OnnxEngine(bundle / "model.onnx").logits(encode(tokenizer, texts, max_tokens))
+    engine = OnnxEngine(bundle / "model.onnx")
+    exported = engine.logits(encode(tokenizer, texts, max_tokens))
     doubted = float(network["settings"]["unsure_weight"])
     weights = np.array([doubted if row.unsure else 1.0 for row in validation])
     rule = calibrate(exported, wanted, languages, taxonomy, weights=weights)
+    dataset = json.loads((work / "dataset.json").read_text(encoding="utf-8"))
+    if articles:
+        found = read_article_sentences(articles, collections, read_rows(work / "train.parquet"), taxonomy)
+        logger.info("%d sentences of articles; %d articles left out: trained on", len(found.rows), found.left_out)
+        logits = engine.logits(encode(tokenizer, [row.text for row in found.rows], max_tokens))
+        rule = with_article_thresholds(rule, found.rows, logits, taxonomy, unsure_weight=doubted)
+        dataset["digests"] |= found.digests
     _write_json(bundle / "decision.json", rule.model_dump(mode="json"))
+    bands = check_bands(rule, exported, wanted, languages, taxonomy)
     reference = predict_logits(load_network(work, len(taxonomy.label_ids)), tokenizer, texts, max_tokens=max_tokens)
     parity = compare_logits(reference, exported, wanted, languages, rule, taxonomy)
     logger.info("parity on %d validation rows: %s", parity.texts, json.dumps(asdict(parity)))
     check_parity(parity)
-    dataset = json.loads((work / "dataset.json").read_text(encoding="utf-8"))
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=name,
@@ -208,6 +220,7 @@ def calibrate_bundle(work: Path, *, name: str, version: str) -> Path:
             **{key: network[key] for key in ("base_source", "vocabulary", "settings", "noise", "seeds", "history")},
             **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates")},
             "parity": asdict(parity),
+            "review_band": [asdict(band) for band in bands],
         },
         files={file: hash_file(bundle / file) for file in MODEL_FILES},
     )

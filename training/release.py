@@ -19,14 +19,18 @@ from training.card import model_card
 MAX_BUNDLE_BYTES = 60_000_000
 
 
-def release(candidate: Path, report_path: Path, gate_path: Path, destination: Path) -> Path:
+def release(
+    candidate: Path, report_path: Path, gate_path: Path, destination: Path, *, reduced_report_path: Path | None = None
+) -> Path:
     """Copy a candidate to `destination/<name>-<version>`, add report and card, and seal it. Returns the new folder.
 
-    Raises InputError where the gate refused the candidate, or judged or compared with another one, where the report measured
-    another model or file, or where the destination exists; BundleError where the bundle is too large.
+    `reduced_report_path` is the report, on the same file, of a model made from the repository alone; the card tells its
+    figures. Raises InputError where the gate refused the candidate, or judged or compared with another one, where a report
+    measured another model or file, or where the destination exists; BundleError where the bundle is too large.
     """
     bundle = load_bundle(candidate, require_seal=False)
     report = _matching_report(bundle, report_path)
+    reduced = _reduced_report(reduced_report_path, report) if reduced_report_path else None
     verdict = _passing_gate(bundle, gate_path, report, destination)
     size = sum((candidate / name).stat().st_size for name in MODEL_FILES)
     if size > MAX_BUNDLE_BYTES:
@@ -42,7 +46,7 @@ def release(candidate: Path, report_path: Path, gate_path: Path, destination: Pa
     quality = {**summary(report), "gate": verdict}
     (partial / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     unsealed = bundle.manifest.model_copy(update={"quality": quality})
-    card = model_card(unsealed, bundle.taxonomy, report, size_bytes=size)
+    card = model_card(unsealed, bundle.taxonomy, report, size_bytes=size, reduced=reduced)
     (partial / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     files = {name: hash_file(partial / name) for name in (*MODEL_FILES, *RELEASE_FILES)}
     unsealed = unsealed.model_copy(update={"files": files})
@@ -91,6 +95,17 @@ def _passing_gate(bundle: Bundle, path: Path, report: dict[str, Any], destinatio
     if held and kept["against"] not in held:
         raise InputError(f"{path} compared with no bundle that is released in {destination}; {again} --against one of them")
     return kept
+
+
+def _reduced_report(path: Path, report: dict[str, Any]) -> dict[str, Any]:
+    try:
+        reduced: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = reduced["data_digest"] == report["data_digest"] and reduced["model_hash"] != report["model_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"expected a report of rasid-eval run at {path}; {type(error).__name__}") from error
+    if not same:
+        raise InputError(f"{path} must measure another model on the same file as the candidate's report")
+    return reduced
 
 
 def _matching_report(bundle: Bundle, path: Path) -> dict[str, Any]:

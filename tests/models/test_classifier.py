@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.classifier import Classifier, TextItem
-from models.engine import plan_batches
+from models.decision import DecisionRule, LabelRule
+from models.engine import OnnxEngine, plan_batches
 from models.errors import EmptyTextError, EngineError
 from models.prediction import Prediction, Rejection
 from tests.conftest import TEXTS
@@ -83,6 +85,21 @@ def test_evidence_counts_code_points_of_the_text_as_sent(tiny: Classifier) -> No
     for piece in answer.evidence:
         assert text[piece.start : piece.end] == piece.text
         assert piece.text.strip() == piece.text
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_neighbouring_sentences_are_one_piece_of_evidence(tiny: Classifier, threshold: float) -> None:
+    text = "The village fled. The governor said so. They left the village."
+    rule = LabelRule(slope=0.02, intercept=0, threshold=0.5, review_low=0, review_high=1, evidence_threshold=threshold)
+    rules = {language: dict.fromkeys(tiny.labels, rule) for language in ("ar", "en", "und")}
+    classifier = Classifier(replace(tiny.bundle, decision=DecisionRule(rules=rules)), OnnxEngine(tiny.bundle.model_path))
+    [answer] = classifier.classify([text], granularity="document", evidence=True)
+    assert isinstance(answer, Prediction)
+    assert len(answer.evidence) == len(tiny.labels)
+    for piece in answer.evidence:
+        assert piece.probability == answer.labels[piece.label].probability
+        assert (piece.text == text) == (threshold == 0.0)
+        assert text[piece.start : piece.end] == piece.text
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "\u200b\u200f\ufeff", "\x00\x00"])

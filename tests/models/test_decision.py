@@ -25,6 +25,15 @@ def test_a_band_without_its_threshold_is_refused() -> None:
         LabelRule(slope=1, intercept=0, threshold=0.9, review_low=0.3, review_high=0.7)
 
 
+def test_articles_have_thresholds_of_their_own_and_the_band_reaches_to_them() -> None:
+    rule = RULE.model_copy(update={"evidence_threshold": 0.25, "document_threshold": 0.8})
+    assert [rule.decide(p, "document") for p in (0.29, 0.3, 0.79, 0.8)] == ["no", "review", "review", "yes"]
+    assert [rule.decide(p) for p in (0.29, 0.3, 0.69, 0.7)] == ["no", "review", "review", "yes"]
+    assert (rule.carries(0.24), rule.carries(0.25)) == (False, True)
+    assert (RULE.carries(0.49), RULE.carries(0.5)) == (False, True)
+    assert RULE.decide(0.65, "document") == RULE.decide(0.65)
+
+
 def test_probabilities_follow_each_text_s_own_language(taxonomy) -> None:
     flat = RULE.model_copy(update={"slope": 1.0, "intercept": 0.0})
     labels = taxonomy.label_ids

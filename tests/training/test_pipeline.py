@@ -129,9 +129,9 @@ def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_
         other.write_text(json.dumps(json.loads(path.read_text()) | fields))
         return other
 
-    def release(report: Path, gate: Path, destination: Path = tmp_path):
+    def release(report: Path, gate: Path, destination: Path = tmp_path, *more: str):
         files = ["--report", str(report), "--gate", str(gate), "--destination", str(destination)]
-        return runner.invoke(app, ["release", str(work / "bundle"), *files])
+        return runner.invoke(app, ["release", str(work / "bundle"), *files, *more])
 
     for path in (changed(report, model_hash="0" * 64), tmp_path / "none.json", labelled):
         assert release(path, gate).exit_code == 2
@@ -147,13 +147,19 @@ def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_
         assert (done.exit_code, message in " ".join(done.output.split())) == (2, True), done.output
     done = release(report, gate, RELEASED_DIRECTORY)
     assert (done.exit_code, "compared with no bundle that is released" in " ".join(done.output.split())) == (2, True)
-    done = release(report, gate)
+    for same in (report, changed(report, data_digest="0", model_hash="1" * 64), tmp_path / "none.json"):
+        assert release(report, gate, tmp_path, "--reduced-report", str(same)).exit_code == 2
+    reduced = changed(report, model_hash="1" * 64)
+    done = release(report, gate, tmp_path, "--reduced-report", str(reduced))
     assert done.exit_code == 0, done.output
     bundle = load_bundle(tmp_path / "tiny-1")
     assert bundle.sealed
     assert bundle.manifest.quality["gate"]["passed"] is True
     card = (tmp_path / "tiny-1" / "MODEL_CARD.md").read_text()
     assert f"{json.loads(report.read_text())['slices'][0]['averages']['macro']['f1']:.3f}" in card
+    assert "from the corpus of the repository alone" in " ".join(card.split())
+    assert len(bundle.manifest.training["review_band"]) == 8
+    assert "| en | displacement |" in card
     assert release(report, changed(gate, against=bundle.manifest.model_hash)).exit_code == 2  # never overwritten
 
 
