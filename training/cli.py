@@ -43,6 +43,10 @@ Collections = Annotated[
     list[Path] | None,
     typer.Option("--collection", help="JSONL (.gz) with the texts of the standoff labels; repeatable."),
 ]
+Corrections = Annotated[
+    list[Path] | None,
+    typer.Option(help="Standoff labels that take the place of those of the same text: file or folder; repeatable."),
+]
 Validation = Annotated[
     list[Path] | None, typer.Option("--validation", help="Labelled validation file; else a share of the documents.")
 ]
@@ -86,6 +90,7 @@ def run(
     annotations: Annotations = None,
     articles: Articles = None,
     collection: Collections = None,
+    corrections: Corrections = None,
     validation: Validation = None,
     work: Work = Path("runs/latest"),
     taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
@@ -101,7 +106,20 @@ def run(
 ) -> None:
     """Go from labelled files to a candidate bundle: fit, export, calibrate. Stopped half-way, the same command goes on."""
     fit_network(
-        data, annotations, collection, validation, work, taxonomy, base, epochs, batch_size, learning_rate, seed, noise, quiet
+        data=data,
+        annotations=annotations,
+        collection=collection,
+        corrections=corrections,
+        validation=validation,
+        work=work,
+        taxonomy=taxonomy,
+        base=base,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        noise=noise,
+        quiet=quiet,
     )
     export_network(work, quiet)
     calibrate_exported(work, name, version, articles, collection)
@@ -112,6 +130,7 @@ def fit_network(
     data: Data = None,
     annotations: Annotations = None,
     collection: Collections = None,
+    corrections: Corrections = None,
     validation: Validation = None,
     work: Work = Path("runs/latest"),
     taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
@@ -132,6 +151,7 @@ def fit_network(
                 paths=tuple(data or [OWN_CORPUS]),
                 annotations=tuple(annotations or ()),
                 collections=tuple(collection or ()),
+                corrections=tuple(corrections or ()),
                 validation_paths=tuple(validation or ()),
             ),
             loaded,

@@ -55,6 +55,7 @@ class DataSettings:
     paths: tuple[Path, ...]
     annotations: tuple[Path, ...] = ()
     collections: tuple[Path, ...] = ()
+    corrections: tuple[Path, ...] = ()
     validation_paths: tuple[Path, ...] = ()
     validation_share: float = 0.12
 
@@ -66,6 +67,7 @@ def prepare_data(data: DataSettings, taxonomy: Taxonomy, work: Path) -> Dataset:
         taxonomy,
         annotations=data.annotations,
         collections=data.collections,
+        corrections=data.corrections,
         validation_share=data.validation_share,
         validation_paths=data.validation_paths,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from models.example import LabelledExample, digest_examples, labelled_files, rea
 from models.language import detect_language
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
-from training.standoff import resolve_annotations
+from training.standoff import read_corrections, resolve_annotations, text_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,17 @@ def load_dataset(
     *,
     annotations: Sequence[Path] = (),
     collections: Sequence[Path] = (),
+    corrections: Sequence[Path] = (),
     validation_share: float = 0.12,
     validation_paths: Sequence[Path] = (),
 ) -> Dataset:
     """Read labelled files and split them.
 
-    A folder stands for the JSONL and CSV files directly in it. `annotations` are standoff files whose texts are looked
-    up in `collections`. Rows with the same prepared text are kept once (first
-    come; a later one with other labels marks the kept row unsure). Without `validation_paths` a document goes to
-    validation by a hash of its name, so adding rows never moves the old ones. Raises InputError where a part is empty.
+    A folder stands for the JSONL and CSV files directly in it. `annotations` are standoff files whose texts are looked up in
+    `collections`; `corrections` are standoff files whose labels take the place of those of the same text. Rows with the
+    same prepared text are kept once (first come; a later one with other labels marks the kept row unsure). Without
+    `validation_paths` a document goes to validation by a hash of its name, so adding rows never moves the old ones.
+    Raises InputError where a part is empty.
     """
     digests: dict[str, str] = {}
     kept: dict[str, TrainingRow] = {}
@@ -66,12 +68,15 @@ def load_dataset(
         resolved, resolved_digests = resolve_annotations(labelled_files(annotations), collections, taxonomy)
         sources.append(("", resolved, False))
         digests.update(resolved_digests)
+    corrected = read_corrections(labelled_files(corrections), taxonomy)
+    for path in labelled_files(corrections):
+        digests[f"corrections/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     sources += [(path.name, read_examples(path, taxonomy), True) for path in labelled_files(validation_paths)]
     for name, examples, for_validation in sources:
         if name:
             digests[name] = digest_examples(examples)
         for example in examples:
-            row = training_row(example, taxonomy)
+            row = training_row(_corrected(example, corrected), taxonomy)
             if not row.text:
                 continue
             first = kept.get(row.text)
@@ -94,6 +99,11 @@ def load_dataset(
             "documents (the part of an id before #), another validation share, or a validation file"
         )
     return Dataset(tuple(train), tuple(validation), digests, dropped)
+
+
+def _corrected(example: LabelledExample, corrections: Mapping[str, tuple[frozenset[str], bool]]) -> LabelledExample:
+    found = corrections.get(text_digest(example.text)) if corrections else None
+    return replace(example, labels=found[0], unsure=found[1]) if found else example
 
 
 def training_row(example: LabelledExample, taxonomy: Taxonomy) -> TrainingRow:

@@ -57,6 +57,22 @@ def resolve_annotations(
     return examples, {name: digest_examples(part) for name, part in by_file.items()}
 
 
+def read_corrections(paths: Sequence[Path], taxonomy: Taxonomy) -> dict[str, tuple[frozenset[str], bool]]:
+    """Labels, and whether they are unsure, by the SHA-256 of the text: what takes the place of other labels of that text.
+
+    Raises ExampleFormatError where a row breaks the format, TaxonomyError where a label is unknown.
+    """
+    found: dict[str, tuple[frozenset[str], bool]] = {}
+    for path in paths:
+        for line, row in _rows(path):
+            missing = {"sha256", "labels"} - set(row)
+            if missing:
+                raise ExampleFormatError(f"{path}:{line}: the row lacks {', '.join(sorted(missing))}")
+            taxonomy.check_labels(row["labels"])
+            found[row["sha256"]] = frozenset(row["labels"]), bool(row.get("unsure", False))
+    return found
+
+
 def text_digest(text: str) -> str:
     """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

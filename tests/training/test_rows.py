@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import ExampleFormatError, InputError, TaxonomyError
 from training.rows import in_share, load_dataset
-from training.standoff import resolve_annotations
+from training.standoff import resolve_annotations, text_digest
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -43,6 +43,24 @@ def test_the_same_text_is_kept_once_and_a_contradiction_is_doubted(tmp_path: Pat
     kept = [r for r in (*dataset.train, *dataset.validation) if r.text == "قال الوزير"]
     assert [(r.id, r.unsure) for r in kept] == [("d100#100", True)]
     assert dataset.dropped_duplicates == 2
+
+
+def test_corrections_take_the_place_of_the_labels_of_the_same_text(tmp_path: Path, taxonomy) -> None:
+    rows = [row(i) for i in range(60)] + [row(100, "They fled."), row(101, "He said so.", ["displacement"])]
+    corrected = [
+        {"id": "d101#101", "sha256": text_digest("He said so."), "labels": ["official_statement"], "unsure": True},
+        {"id": "none", "sha256": text_digest("Nowhere."), "labels": []},
+    ]
+    data, file = write(tmp_path / "a.jsonl", rows), write(tmp_path / "again.jsonl", corrected)
+    dataset = load_dataset([data], taxonomy, corrections=[file])
+    kept = {r.text: r for r in (*dataset.train, *dataset.validation)}
+    assert (kept["He said so."].targets, kept["He said so."].unsure) == ((0, 0, 1, 0), True)
+    assert (kept["They fled."].targets, kept["They fled."].unsure) == ((0, 0, 0, 0), False)
+    assert "corrections/again.jsonl" in dataset.digests
+    with pytest.raises(TaxonomyError):
+        load_dataset([data], taxonomy, corrections=[write(file, [{"sha256": "0", "labels": ["other"]}])])
+    with pytest.raises(ExampleFormatError, match="lacks labels"):
+        load_dataset([data], taxonomy, corrections=[write(file, [{"sha256": "0"}])])
 
 
 def test_validation_rows_can_be_given(tmp_path: Path, taxonomy) -> None:
