@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 # What the export may cost (share of decisions, and macro F1), checked on validation rows.
 MAX_FLIPPED = 0.01
 MAX_F1_LOSS = 0.005
+OWN_PREFIX = "own-"  # ids of the own corpus begin so
+MIN_POSITIVES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def fit(
             model,
             tokenizer,
             dataset.train,
-            dataset.validation,
+            judged_rows(dataset.validation),
             replace(settings, seed=seed),
             checkpoint_directory=work / "checkpoints" / f"seed-{seed}",
             noise=noise,
@@ -188,7 +190,7 @@ def calibrate_bundle(
         raise InputError(f"expected model.onnx in {bundle}; run rasid-train export first")
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     max_tokens = int(network["settings"]["max_tokens"])
-    validation = read_rows(work / "validation.parquet")
+    validation = judged_rows(read_rows(work / "validation.parquet"))
     texts, wanted, languages = [row.text for row in validation], targets(validation), _decided(validation, taxonomy)
     engine = OnnxEngine(bundle / "model.onnx")
     exported = engine.logits(encode(tokenizer, texts, max_tokens))
@@ -228,6 +230,19 @@ def calibrate_bundle(
     )
     write_manifest(bundle, manifest)
     return bundle
+
+
+def judged_rows(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The validation rows that the choice of the epoch, calibration, thresholds and review band come from.
+
+    Without the own corpus where the others have MIN_POSITIVES of every label: half of it is contrast pairs, far harder and far
+    richer in labels than text as it comes, and what fits them fits nothing else.
+    """
+    others = [row for row in rows if not row.id.startswith(OWN_PREFIX)]
+    enough = bool(others) and int(targets(others).sum(axis=0).min()) >= MIN_POSITIVES
+    kept = others if enough else list(rows)
+    logger.info("%d of %d validation rows are judged by", len(kept), len(rows))
+    return kept
 
 
 def _fitted(work: Path) -> tuple[dict[str, Any], Taxonomy]:

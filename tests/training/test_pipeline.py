@@ -19,7 +19,7 @@ from training.base import BaseEncoderError, load_base
 from training.cli import app
 from training.finetune import FineTuneSettings, batches, bfloat16_is_faster, fine_tune, macro_f1, pad
 from training.parity import Parity
-from training.pipeline import check_parity, load_network
+from training.pipeline import check_parity, judged_rows, load_network
 from training.rows import TrainingRow
 
 runner = CliRunner()
@@ -88,6 +88,14 @@ def test_the_bundle_says_what_the_fitted_network_says(work: Path) -> None:
     texts = ["The family zz on Monday 3", "رجل qq في القرية 8"]
     expected = predict_logits(load_network(work, 4), tokenizer, texts, max_tokens=48)
     assert np.abs(_engine(bundle).logits(encode(tokenizer, texts, 48)) - expected).max() < 0.3
+
+
+def test_the_own_corpus_is_not_judged_by_where_other_rows_are_enough() -> None:
+    own = [TrainingRow(f"own-en-a:{n}#0", f"own-en-a:{n}", "own", "en", "x", (1, 1, 1, 1), unsure=False) for n in range(60)]
+    real = [TrainingRow(f"r:{n}#0", f"r:{n}", "r", "en", "x", (1, 1, 1, 1), unsure=False) for n in range(50)]
+    assert judged_rows(own + real) == real
+    assert judged_rows(own + real[:49]) == own + real[:49]
+    assert judged_rows(own) == own
 
 
 def test_parity_is_measured_on_a_labelled_file(work: Path, labelled: Path) -> None:
