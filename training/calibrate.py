@@ -3,7 +3,8 @@
 Platt scaling (Platt 1999, with his smoothed targets) per language and label. A label's threshold is the one with the best
 F1 on validation rows, averaged over bootstrap samples so that a handful of rows does not decide it; where a language has
 few positives of a label, its slope, intercept and threshold lean towards those of all languages together. The review band
-reaches from the threshold to where decided rows are right often enough. Rows whose reader was unsure count for less.
+reaches from the threshold to where decided rows are right often enough, by an exact lower bound. Rows whose reader was
+unsure count for less.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ _BOOTSTRAP = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionTargets:
-    """What the review band should leave: the least precision of `yes` and of `no` outside it, on validation rows."""
+    """What the review band should leave: the least precision of `yes` and of `no` outside it, at this confidence."""
 
     yes_precision: float = 0.95
     no_precision: float = 0.95
+    confidence: float = 0.9
 
 
 def calibrate(
@@ -83,8 +85,7 @@ class BandCheck:
     """What the review band leaves of one label in one language on the rows it was fitted to.
 
     `yes` and `no` count the rows decided so, `yes_right` and `no_right` those rightly, all unweighted; `yes_bound` is the
-    exact lower bound of the precision of `yes` at 90 % confidence (Clopper and Pearson 1934), which is what these rows
-    promise for others like them; 0 where none was decided so.
+    lower bound of the precision of `yes` at 90 % confidence, which is what these rows promise for others like them.
     """
 
     language: str
@@ -115,7 +116,7 @@ def check_bands(
             truth = wanted[own, column] > 0.5
             yes, no = decisions == "yes", decisions == "no"
             right = int((yes & truth).sum())
-            bound = float(beta.ppf(0.1, right, int(yes.sum()) - right + 1)) if right else 0.0
+            bound = lower_bound(right, int(yes.sum()), 0.9)
             found.append(
                 BandCheck(
                     language=language,
@@ -173,20 +174,29 @@ def steady_threshold(probabilities: FloatArray, y: FloatArray, w: FloatArray, ge
 def review_band(
     probabilities: FloatArray, y: FloatArray, w: FloatArray, threshold: float, aims: DecisionTargets
 ) -> tuple[float, float]:
-    """The narrowest band around the threshold outside of which both precisions hold on these rows.
+    """The narrowest band around the threshold outside of which both precisions are reached on these rows.
 
-    A precision here is weighted hits over weighted rows with one further miss added, so that few rows promise little. Where
-    no end of the band reaches the aim, it lies where the precision is highest: the label must stay decidable.
+    A precision is reached where its exact lower bound (`lower_bound`) at the confidence asked for reaches the aim, each cut
+    taken by itself: few rows promise little. Where no end of the band reaches the aim, it lies where the bound is highest:
+    the label must stay decidable.
     """
     above = np.unique(np.concatenate([[threshold], probabilities[probabilities >= threshold]]))
     below = np.unique(np.concatenate([[threshold], probabilities[probabilities < threshold]]))[::-1]
-    yes = [_precision(y, w, probabilities >= cut) for cut in above]
-    no = [_precision(1 - y, w, probabilities < cut) for cut in below]
+    yes = [_bound(y, w, probabilities >= cut, aims.confidence) for cut in above]
+    no = [_bound(1 - y, w, probabilities < cut, aims.confidence) for cut in below]
     return _first_reaching(below, no, aims.no_precision), _first_reaching(above, yes, aims.yes_precision)
 
 
-def _precision(hits: FloatArray, w: FloatArray, chosen: NDArray[np.bool_]) -> float:
-    return float((hits * w)[chosen].sum() / (w[chosen].sum() + 1))
+def lower_bound(hits: float, rows: float, confidence: float) -> float:
+    """The exact one-sided lower bound of a share seen in `hits` of `rows` (Clopper and Pearson 1934); 0 without hits.
+
+    Weighted counts, which need not be whole, are taken as they are.
+    """
+    return float(beta.ppf(1 - confidence, hits, rows - hits + 1)) if hits > 0 else 0.0
+
+
+def _bound(hits: FloatArray, w: FloatArray, chosen: NDArray[np.bool_], confidence: float) -> float:
+    return lower_bound(float((hits * w)[chosen].sum()), float(w[chosen].sum()), confidence)
 
 
 def _first_reaching(cuts: FloatArray, precisions: list[float], aim: float) -> float:

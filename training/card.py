@@ -135,9 +135,9 @@ def _bands(training: dict[str, Any]) -> str:
         f"{band['no_right']} of {band['no']} | {1 - (band['yes'] + band['no']) / max(1, band['rows']):.1%} |"
         for band in training["review_band"]
     )
-    return f"""The review band is the narrowest outside of which, on the validation passages, `yes` and `no` are each right in at
-least 95 % of the passages so decided, one miss added to those counted; where `yes` cannot reach that, the band ends where its precision is
-highest. On the validation passages (the bound is exact at 90 % confidence and takes no account of the choice of the band):
+    return f"""The review band is the narrowest outside of which `yes` and `no` are each right in at least 95 % of the passages so
+decided, by the exact lower bound (Clopper and Pearson) at 90 % confidence on the validation passages, unsure ones counted half; where no band reaches that, it
+ends where the bound is highest. On the validation passages, counted whole (the bound takes no account of the choice of the band):
 
 | language | label | `yes` right | lower bound | `no` right | in review |
 |---|---|---|---|---|---|

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from models.errors import InputError
-from training.calibrate import DecisionTargets, best_threshold, calibrate, platt, review_band
+from training.calibrate import DecisionTargets, best_threshold, calibrate, lower_bound, platt, review_band
 
 
 def sample(generator: np.random.Generator, rows: int = 4_000) -> tuple[np.ndarray, np.ndarray]:
@@ -36,8 +36,23 @@ def test_the_review_band_leaves_the_precision_that_was_asked_for(generator: np.r
     p = 1 / (1 + np.exp(-(0.5 * x - 1)))
     low, high = review_band(p, y, np.ones(len(y)), 0.5, DecisionTargets(yes_precision=0.9, no_precision=0.9))
     assert low < 0.5 < high
-    assert y[p >= high].mean() >= 0.9
-    assert (1 - y[p < low]).mean() >= 0.9
+    assert lower_bound(y[p >= high].sum(), (p >= high).sum(), 0.9) >= 0.9
+    assert lower_bound((1 - y[p < low]).sum(), (p < low).sum(), 0.9) >= 0.9
+
+
+def test_the_lower_bound_holds_as_often_as_it_says(generator: np.random.Generator) -> None:
+    hits = generator.binomial(60, 0.95, size=4_000)
+    assert np.mean([lower_bound(h, 60, 0.9) <= 0.95 for h in hits]) >= 0.9
+    assert lower_bound(0, 60, 0.9) == 0.0
+    assert lower_bound(45, 45, 0.9) == pytest.approx(0.1 ** (1 / 45))
+
+
+def test_few_rows_promise_less_than_many() -> None:
+    p = np.linspace(0.5, 1, 200)
+    y = np.ones(200)
+    y[[3, 190]] = 0.0  # the ten most probable are all right, but only ten
+    _, high = review_band(p, y, np.ones(200), 0.5, DecisionTargets(yes_precision=0.99))
+    assert high < 0.6
 
 
 def test_where_no_cut_reaches_the_aim_the_band_ends_where_precision_is_best() -> None:
