@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.bundle import MODEL_FILES, Manifest
+from models.classifier import Classifier
 from models.taxonomy import Taxonomy
 from training.card import model_card
 
@@ -12,41 +12,10 @@ FIGURE = {"macro": {"value": 0.8123, "interval": [0.7, 0.9], "support": 9}}
 SLICE = {"name": "all", "texts": 3, "labels": {}, "averages": {"macro": {"f1": 0.5, "interval": [0.4, 0.6]}}}
 
 
-def manifest(**training: Any) -> Manifest:
-    return Manifest(
-        format_version=1,
-        name="tiny",
-        version="1",
-        created="2026-01-01T00:00:00+00:00",
-        taxonomy="t 1",
-        base_model="random",
-        base_licence="none",
-        max_tokens=48,
-        data={"articles/en.jsonl": "0" * 64},
-        training={
-            "base_source": "random",
-            "vocabulary": 100,
-            "settings": {"seed": 5},
-            "seeds": [5],
-            "train": 1,
-            "validation": 1,
-            "dropped_duplicates": 0,
-            "parity": {
-                "texts": 1,
-                "flipped": 0.0,
-                "macro_f1_reference": 0.5,
-                "macro_f1_exported": 0.5,
-                "largest_probability_difference": 0.0,
-            },
-            **training,
-        },
-        files=dict.fromkeys(MODEL_FILES, "0" * 64),
-    )
-
-
-def test_articles_suites_bands_and_noise_are_told_where_they_were_measured(taxonomy: Taxonomy) -> None:
+def test_articles_suites_bands_and_noise_are_told_where_they_were_measured(tiny: Classifier, taxonomy: Taxonomy) -> None:
+    manifest = tiny.bundle.manifest
     report: dict[str, Any] = {"data": "dev.jsonl", "data_digest": "0" * 64, "slices": [SLICE]}
-    bare = model_card(manifest(), taxonomy, report, size_bytes=1)
+    bare = model_card(manifest, taxonomy, report, size_bytes=1)
     assert "evidence the probability" not in bare
     report["documents"] = {
         "data": "docs.jsonl",
@@ -68,7 +37,8 @@ def test_articles_suites_bands_and_noise_are_told_where_they_were_measured(taxon
     band = {"language": "en", "label": "displacement", "rows": 100, "yes": 20, "yes_right": 19, "yes_bound": 0.82}
     noise = {"swapped_names": 0.5}
     training = {"review_band": [{**band, "no": 70, "no_right": 69}], "noise": noise}
-    full = model_card(manifest(**training), taxonomy, report, size_bytes=1)
+    told = manifest.model_copy(update={"training": {**manifest.training, **training}})
+    full = model_card(told, taxonomy, report, size_bytes=1)
     assert "| sentences given as evidence | 0.812 | 0.700-0.900 |" in full
     assert "falls by 0.500" in full
     assert "| en | 0.900 | 0.800-1.000 | 60 |" in full
