@@ -1,4 +1,7 @@
 # Serving only: no training, no torch, no download when it starts. Build: docker build -t rasid .
+# It listens on all addresses of its container, so it wants API keys (`rasid keys add`) or to be told that it may do without:
+#   docker run -p 8080:8080 -v $PWD/keys.json:/keys.json:ro -e RASID_KEYS=/keys.json rasid
+#   docker run -p 127.0.0.1:8080:8080 -e RASID_ALLOW_ANONYMOUS=1 rasid
 FROM python:3.11-slim AS build
 COPY . /src
 RUN python3 -m venv /opt/rasid

@@ -52,6 +52,16 @@ class _Plan:
     truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Texts made ready for the engine: `rows` of token ids, and how their logits become answers."""
+
+    rows: list[list[int]]
+    plans: tuple[_Plan | Rejection, ...]
+    granularity: Granularity
+    evidence: bool
+
+
 class Classifier:
     """Prepares, tokenises, infers, calibrates and decides. Safe to share between threads.
 
@@ -62,7 +72,7 @@ class Classifier:
         """Put a verified bundle and an engine for its model together."""
         self.bundle = bundle
         self.labels = bundle.taxonomy.label_ids
-        self._engine = engine
+        self.engine = engine
         self._tokenizer = bundle.tokenizer()
         self._max_tokens = bundle.manifest.max_tokens
 
@@ -84,20 +94,30 @@ class Classifier:
         A text with nothing but white space and invisible characters is rejected. Raises EngineError where inference
         fails.
         """
+        work = self.encode(texts, granularity=granularity, evidence=evidence)
+        return self.decide(work, self.engine.logits(work.rows))
+
+    def encode(
+        self, texts: Sequence[str | TextItem], *, granularity: Granularity = "passage", evidence: bool = False
+    ) -> Encoded:
+        """The first half of `classify`: what the engine must compute for `N` texts. Needs no engine."""
         items = [item if isinstance(item, TextItem) else TextItem(str(n), item) for n, item in enumerate(texts)]
-        plans = [self._plan(item, granularity, evidence) for item in items]
-        units = [unit for plan in plans if isinstance(plan, _Plan) for unit in plan.deciding + plan.evidence]
-        logits = self._engine.logits([unit.ids for unit in units])
+        plans = tuple(self._plan(item, granularity, evidence) for item in items)
+        rows = [unit.ids for plan in plans if isinstance(plan, _Plan) for unit in plan.deciding + plan.evidence]
+        return Encoded(rows, plans, granularity, evidence)
+
+    def decide(self, work: Encoded, logits: NDArray[np.float32]) -> list[Answer]:
+        """The second half of `classify`: the answers, from the logits `[R, L]` of the `R` rows of `work`."""
         answers: list[Answer] = []
         at = 0
-        for plan in plans:
+        for plan in work.plans:
             if isinstance(plan, Rejection):
                 answers.append(plan)
                 continue
             count = len(plan.deciding) + len(plan.evidence)
             languages = [plan.language.language] * count
             probabilities = self.bundle.decision.probabilities(logits[at : at + count], languages, self.labels)
-            answers.append(self._answer(plan, probabilities, granularity=granularity, evidence=evidence))
+            answers.append(self._answer(plan, probabilities, granularity=work.granularity, evidence=work.evidence))
             at += count
         return answers
 
@@ -112,7 +132,7 @@ class Classifier:
             if not units:
                 raise EmptyTextError(f"text {index} has no characters left after preparation")
             rows.append(units[0].ids)
-        return self._engine.logits(rows)
+        return self.engine.logits(rows)
 
     def _plan(self, item: TextItem, granularity: Granularity, evidence: bool) -> _Plan | Rejection:
         language = detect_language(item.text)

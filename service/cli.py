@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -17,12 +16,17 @@ from rich.console import Console
 
 from models.classifier import Classifier, TextItem
 from models.errors import InputError, RasidError
-from models.prediction import Granularity, Problem, Rejection
+from models.prediction import Granularity, Rejection
 from models.text import replace_surrogates
+from service.auth import Scope, add_key, read_keys, remove_key
+from service.lines import read_line
 from service.settings import Settings
 from service.terminal import Bidi, print_answers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and remove API keys.")
+app.add_typer(keys_app, name="keys")
+KeyFile = Annotated[Path, typer.Option("--file", envvar="RASID_KEYS", help="File of the keys [RASID_KEYS].")]
 _errors = Console(stderr=True)
 _CHUNK = 64
 
@@ -61,23 +65,41 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [RASID_HOST, 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port [RASID_PORT, 8080].")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Bundle to serve [RASID_BUNDLE, the released one].")] = None,
+    keys: Annotated[Path | None, typer.Option(help="File of API keys, made by `rasid keys add` [RASID_KEYS].")] = None,
+    allow_anonymous: Annotated[
+        bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without keys [RASID_ALLOW_ANONYMOUS].")
+    ] = None,
 ) -> None:
-    """Start the HTTP service. Settings come from RASID_... variables; options here win."""
+    """Start the HTTP service. Settings come from RASID_... variables; options here win.
+
+    Beyond loopback it wants API keys. On SIGTERM it finishes what it has and stops.
+    """
     import uvicorn  # noqa: PLC0415 - `rasid classify` must not pay for the web stack
 
-    from service.app import create_app  # noqa: PLC0415
+    from service.app import create_app, is_exposed  # noqa: PLC0415
     from service.logs import configure_logging  # noqa: PLC0415
 
     with _told():
-        given = {"host": host, "port": port, "bundle": bundle}
+        given = {"host": host, "port": port, "bundle": bundle, "keys": keys, "allow_anonymous": allow_anonymous}
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        if is_exposed(settings):
+            raise InputError(
+                f"{settings.host} can be reached by others, and there are no API keys: make one with rasid keys add NAME "
+                "--file FILE and start with RASID_KEYS=FILE, or say RASID_ALLOW_ANONYMOUS=1 where a gateway checks them"
+            )
         configure_logging(settings.log_level)
         classifier = Classifier.load(settings.bundle, threads=settings.threads)
         manifest = classifier.bundle.manifest
         facts = {"model": manifest.name, "version": manifest.version, "host": settings.host, "port": settings.port}
         logging.getLogger("rasid").info("starting", extra=facts)
         config = uvicorn.Config(
-            create_app(classifier, settings), host=settings.host, port=settings.port, log_config=None, access_log=False
+            create_app(classifier, settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.drain_seconds,
         )
         server = uvicorn.Server(config)
         server.run()
@@ -152,27 +174,37 @@ def _classify_lines(classifier: Classifier, text: str, granularity: Granularity,
     for number, raw in enumerate(sys.stdin.buffer, 1):
         if not raw.strip():
             continue
-        waiting.append(_line_item(raw, number))
+        waiting.append(read_line(raw, number))
         if len(waiting) == _CHUNK:
             flush()
     flush()
 
 
-def _line_item(raw: bytes, number: int) -> TextItem | Rejection:
-    """The text of one line; a line that holds none is answered in its place and stops nothing."""
-    try:
-        row = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        return _bad_line(number, "expected UTF-8; convert the input first")
-    except json.JSONDecodeError as error:
-        return _bad_line(number, f"expected a JSON object, {error.msg} at column {error.colno}")
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        return _bad_line(number, "expected an object with a string 'text'")
-    return TextItem(str(row.get("id", number)), replace_surrogates(row["text"]))
+@keys_app.command("add", epilog="Example: rasid keys add newsroom --scope classify --rate 6000/minute --file keys.json")
+def add(
+    name: Annotated[str, typer.Argument(help="Who uses the key; it stands in the log.")],
+    file: KeyFile,
+    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; again for more. [default: classify]")] = None,
+    rate: Annotated[str | None, typer.Option(help="Texts that may be sent, as 6000/minute.")] = None,
+) -> None:
+    """Make a key and print it. The file keeps only its hash, so it cannot be shown again."""
+    with _told():
+        typer.echo(add_key(file, name, scopes=scope or [Scope.CLASSIFY], rate=rate))
 
 
-def _bad_line(number: int, detail: str) -> Rejection:
-    return Rejection(id=str(number), error=Problem(code="invalid_line", detail=f"line {number}: {detail}"))
+@keys_app.command("list", epilog="Example: rasid keys list --file keys.json")
+def list_(file: KeyFile) -> None:
+    """List the keys: name, scopes, rate, when made."""
+    with _told():
+        for key in read_keys(file):
+            typer.echo("\t".join((key.name, ",".join(key.scopes), key.rate or "-", key.created)))
+
+
+@keys_app.command("remove", epilog="Example: rasid keys remove newsroom --file keys.json")
+def remove(name: Annotated[str, typer.Argument(help="Whose key.")], file: KeyFile) -> None:
+    """Take a key away; a running service must be started again to learn of it."""
+    with _told():
+        remove_key(file, name)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from models.errors import BundleError, EngineError, InputError, RasidError
+from models.errors import BundleError, BundleNotFoundError, InputError, RasidError
+from service.errors import BodyError, ServiceError
 from service.schemas import ProblemDetail
 
 logger = logging.getLogger("rasid")
 
 MEDIA_TYPE = "application/problem+json"
 
-STATUSES: dict[type[RasidError], int] = {
+_STATUSES: dict[type[RasidError], int] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    BundleError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    BundleNotFoundError: HTTPStatus.NOT_FOUND,
+    BundleError: HTTPStatus.CONFLICT,  # only a request to activate one meets it
 }
 _CODES = {
     HTTPStatus.BAD_REQUEST: "malformed_body",
@@ -32,13 +33,8 @@ _CODES = {
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
 }
+_KNOWN = frozenset(HTTPStatus)
 _MAX_ERRORS = 20
-
-
-class TooLargeError(InputError):
-    """A request is beyond a limit of this service."""
-
-    code = "too_large"
 
 
 def problem(
@@ -46,19 +42,29 @@ def problem(
 ) -> JSONResponse:
     """A problem response for this request."""
     content = ProblemDetail(
-        title=HTTPStatus(status).phrase,
+        title=HTTPStatus(status).phrase if status in _KNOWN else "Client Closed Request",
         status=status,
         detail=detail,
         code=code,
-        request_id=request.scope.get("rasid.request_id", ""),
+        request_id=facts.request_id if (facts := request.scope.get("rasid.facts")) else "",
         errors=errors or [],
     )
     return JSONResponse(content.model_dump(), status_code=status, media_type=MEDIA_TYPE)
 
 
-def too_large(request: Request, detail: str) -> JSONResponse:
-    """413: the request is beyond a limit of this service."""
-    return problem(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TooLargeError.code, detail)
+def answer_error(request: Request, error: RasidError) -> JSONResponse:
+    """The problem response for an error that was raised on purpose."""
+    if isinstance(error, ServiceError):
+        status = error.status
+    else:
+        kinds = (status for kind, status in _STATUSES.items() if isinstance(error, kind))
+        status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
+    response = problem(request, status, error.code, str(error))
+    if isinstance(error, ServiceError) and error.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -82,21 +88,16 @@ def add_handlers(app: FastAPI) -> None:
         details = {
             "malformed_body": "expected a JSON body in UTF-8; it does not parse",
             "not_found": "there is nothing at this path; /docs lists what there is",
-            "too_large": "the body is larger than this service takes; send fewer or shorter texts in a request",
             "method_not_allowed": "this path does not take this method; /docs lists what it takes",
         }
-        response = problem(request, error.status_code, code, details.get(code, str(error.detail)))
+        detail = str(error.detail) if isinstance(error, BodyError) else details.get(code, str(error.detail))
+        response = problem(request, error.status_code, code, detail)
         response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(TooLargeError)
-    async def beyond_limit(request: Request, error: TooLargeError) -> JSONResponse:
-        return too_large(request, str(error))
-
     @app.exception_handler(RasidError)
     async def rasid_error(request: Request, error: RasidError) -> JSONResponse:
-        status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)
-        return problem(request, status, error.code, str(error))
+        return answer_error(request, error)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

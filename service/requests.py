@@ -1,4 +1,8 @@
-"""What happens to every request before and after its route: an id, a size limit, a log line without texts."""
+"""What happens to every request before and after its route.
+
+An id and a trace, the caller's key, the size limit, unpacking, refusal while the queue is full, a log line without texts. What
+can be decided before the body is read is decided then.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,56 @@ import logging
 import re
 import time
 import uuid
-from http import HTTPStatus
+import zlib
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import too_large
+from service.auth import Caller, KeyRing
+from service.errors import BodyError, ServiceError, TooLargeError, UnsupportedEncodingError
+from service.metrics import Metrics
+from service.problems import answer_error
+from service.serving import ModelHost
+from service.settings import Settings
 
 logger = logging.getLogger("rasid.access")
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
-_QUIET_PATHS = frozenset({"/livez", "/readyz"})
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+_QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+_OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+_CLASSIFYING_PATHS = frozenset({"/v1/classify", "/v1/classify/stream", "/"})  # `/predict` refuses in words of its own
+_BYTES_PER_TOKEN = 8  # of a JSON body, a low guess for two scripts: the exact count is checked when it is known
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a request, for its log line; routes add to `logged`."""
+
+    request_id: str
+    trace_id: str
+    caller: Caller
+    received: float
+    logged: dict[str, object] = field(default_factory=dict)
+
+
+def facts_of(scope: Scope) -> Facts:
+    """The facts of a request that came through the guard."""
+    facts: Facts = scope["rasid.facts"]
+    return facts
 
 
 class RequestGuard:
-    """Middleware: honours or makes `X-Request-Id`, refuses bodies over the limit with 413, logs one line a request."""
+    """The middleware around all routes."""
 
-    def __init__(self, app: ASGIApp, *, max_request_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, keys: KeyRing, host: ModelHost, metrics: Metrics) -> None:
         self._app = app
-        self._limit = max_request_bytes
+        self._limit = settings.max_request_bytes
+        self._keys = keys
+        self._host = host
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -35,40 +68,108 @@ class RequestGuard:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
-        scope["rasid.request_id"] = request_id
-        started = time.monotonic()
+        trace = _TRACEPARENT.match(headers.get("traceparent", ""))
+        facts = scope["rasid.facts"] = Facts(
+            request_id=given if _REQUEST_ID.match(given) else uuid.uuid4().hex,
+            trace_id=trace[1] if trace else "",
+            caller=self._keys.anonymous,
+            received=time.monotonic(),
+        )
         status = 500
 
         async def tell(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                MutableHeaders(scope=message)["X-Request-Id"] = facts.request_id
             await send(message)
 
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            return message
-
+        self._metrics.in_flight.inc()
         try:
-            length = headers.get("content-length", "")
-            if length.isdecimal() and int(length) > self._limit:
-                answer = too_large(Request(scope), f"expected a body of at most {self._limit} bytes, got {length}")
-                await answer(scope, receive, tell)
+            try:
+                body = self._admit(scope, headers, receive, facts)
+            except ServiceError as error:
+                await answer_error(Request(scope), error)(scope, receive, tell)
             else:
-                await self._app(scope, limited, tell)
+                await self._app(scope, body, tell)
         finally:
-            level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
-            seconds = round(time.monotonic() - started, 4)
-            facts = {"request_id": request_id, "method": scope["method"], "status": status, "seconds": seconds}
-            logger.log(level, "request", extra={**facts, "route": _route(scope)})
+            self._metrics.in_flight.dec()
+            self._tell(scope, facts, status)
+
+    def _admit(self, scope: Scope, headers: Headers, receive: Receive, facts: Facts) -> Receive:
+        """Check all that can be known without the body; the way to read it. Raises ServiceError."""
+        if scope["path"] not in _OPEN_PATHS and scope["method"] != "OPTIONS":
+            facts.caller = self._keys.identify(headers.get("authorization", ""), headers.get("x-api-key", ""))
+        length = headers.get("content-length", "")
+        expected = int(length) if length.isdecimal() and length.isascii() else 0
+        if expected > self._limit:
+            raise TooLargeError(f"expected a body of at most {self._limit} bytes, got {expected}")
+        if scope["method"] == "POST" and scope["path"] in _CLASSIFYING_PATHS:
+            self._host.admit(expected // _BYTES_PER_TOKEN)
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding == "gzip":
+            return _unpacked(receive, self._limit)
+        if encoding not in ("", "identity"):
+            raise UnsupportedEncodingError("expected a body that is plain or packed with gzip; send one of these")
+        return _limited(receive, self._limit)
+
+    def _tell(self, scope: Scope, facts: Facts, status: int) -> None:
+        seconds = time.monotonic() - facts.received
+        route = _route(scope)
+        self._metrics.request(route, scope["method"], status, seconds)
+        level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
+        extra: dict[str, object] = {
+            "request_id": facts.request_id,
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 4),
+            "caller": facts.caller.name,
+            **facts.logged,
+        }
+        if facts.trace_id:
+            extra["trace_id"] = facts.trace_id
+        logger.log(level, "request", extra=extra)
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise BodyError(413, f"expected a body of at most {limit} bytes, got more; send fewer or shorter texts")
+        return message
+
+    return limited
+
+
+def _unpacked(receive: Receive, limit: int) -> Receive:
+    """Reads a gzip body, refusing one that unpacks to more than the limit before it has done so."""
+    unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    unpacked = 0
+
+    async def unpacking() -> Message:
+        nonlocal unpacked
+        message = await receive()
+        if message["type"] != "http.request":
+            return message
+        try:
+            body = unpack.decompress(message.get("body", b""), limit - unpacked + 1)
+        except zlib.error:
+            raise BodyError(400, "expected a gzip body, as its Content-Encoding says; it does not unpack") from None
+        unpacked += len(body)
+        if unpacked > limit:
+            raise BodyError(413, f"expected a body that unpacks to at most {limit} bytes, got more")
+        if not message.get("more_body", False) and (not unpack.eof or unpack.unused_data):
+            raise BodyError(400, "expected one whole gzip stream as the body, got part of one or more than one")
+        return {**message, "body": body}
+
+    return unpacking
 
 
 def _route(scope: Scope) -> str:

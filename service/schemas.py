@@ -115,3 +115,25 @@ class ProblemDetail(BaseModel):
     code: str
     request_id: str
     errors: list[dict[str, str]] = Field(default_factory=list)
+
+
+class ActivateRequest(BaseModel):
+    """Which bundle shall answer."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "rasid-0.1.0"}]})
+
+    bundle: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="Name of a folder in the folder of bundles.")
+
+
+class LimitsResponse(BaseModel):
+    """What one request may hold, and what the caller may send."""
+
+    max_request_bytes: int = Field(description="Of a body, unpacked.")
+    max_texts: int
+    max_text_characters: int
+    max_tokens: int = Field(description="Of a passage; longer ones are judged by their beginning and marked `truncated`.")
+    timeout_seconds: float
+    caller: str
+    scopes: list[str]
+    rate: str | None = Field(description="Texts in a span of time for this key.")
+    rate_per_address: str | None = Field(description="Texts in a span of time for this address.")

@@ -111,6 +111,16 @@ def test_the_image_holds_no_training_libraries(image: Image) -> None:
     assert not packages & {"torch", "transformers", "sklearn", "scikit_learn", "datasets", "onnx", "pytest"}
 
 
+def test_the_image_does_not_serve_everybody_without_being_told_to(image: Image) -> None:
+    program = shutil.which(image.command("CMD")[0], path=image.environment["PATH"])
+    environment = image.environment | {"RASID_HOST": "0.0.0.0"}
+    done = subprocess.run(
+        [str(program), *image.command("CMD")[1:]], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert "RASID_KEYS" in done.stderr
+
+
 def test_the_health_check_and_a_request_are_answered(running: tuple[Image, subprocess.Popen[bytes], int]) -> None:
     image, _process, port = running
     check = image.command("HEALTHCHECK")

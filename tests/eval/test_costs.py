@@ -24,8 +24,8 @@ def test_answers_do_not_depend_on_company(tiny: Classifier) -> None:
 
 
 def test_a_classifier_that_feels_its_batch_is_found_out(tiny: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = tiny._engine.logits
-    monkeypatch.setattr(tiny._engine, "logits", lambda rows: honest(rows) + 0.01 * len(rows))
+    honest = tiny.engine.logits
+    monkeypatch.setattr(tiny.engine, "logits", lambda rows: honest(rows) + 0.01 * len(rows))
     found = measure_stability(tiny, TEXTS * 3, rounds=2)
     assert found.largest_logit_difference > 0.01
     assert found.differing_answers > 0

@@ -144,7 +144,7 @@ def test_a_failing_model_is_a_problem_and_its_words_stay_inside(
         def fail(*args: object, error: Exception = error, **kwargs: object) -> None:
             raise error
 
-        monkeypatch.setattr(client.app.state.runner.classifier, "classify", fail)
+        monkeypatch.setattr(client.app.state.desk.host.classifier, "encode", fail)
         with caplog.at_level(logging.DEBUG):
             response = client.post("/v1/classify", json={"texts": [SECRET]})
         assert (response.status_code, response.json()["code"]) == (500, code)
@@ -181,9 +181,10 @@ def test_the_service_is_alive_and_ready(client: TestClient, monkeypatch: pytest.
     def fail(*args: object, **kwargs: object) -> None:
         raise EngineError("inference failed")
 
-    monkeypatch.setattr(client.app.state.runner.classifier, "classify", fail)
+    monkeypatch.setattr(client.app.state.desk.host._scheduler, "_infer", fail)
     assert client.get("/livez").status_code == 200
-    assert client.get("/readyz").status_code == 500
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "not_ready")
 
 
 def test_the_openapi_document_has_examples_in_both_languages(client: TestClient) -> None:

@@ -1,0 +1,149 @@
+"""Doors for clients of other servers: text-embeddings-inference's `/predict`, and `/` for `huggingface_hub.InferenceClient`.
+
+They carry probabilities alone; decisions, review and evidence are only in `/v1/classify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.classifier import TextItem
+from models.errors import EmptyTextError, RasidError
+from models.prediction import Prediction
+from service.auth import Scope
+from service.errors import DeadlineError, OverloadedError, QuotaError, ShuttingDownError, TooLargeError
+from service.routes.desk import DeskDependency, allow, problems
+from service.schemas import Text
+
+router = APIRouter(tags=["compatible"], dependencies=[allow(Scope.CLASSIFY)])
+Sequences = Annotated[list[Text], Field(min_length=1, max_length=2)]
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": "As text-embeddings-inference says it."} for status in (413, 422, 424, 429)
+}
+
+
+class PredictRequest(BaseModel):
+    """What text-embeddings-inference takes: a text, or a batch `[["a"], ["b"]]`."""
+
+    inputs: Text | Sequences | Annotated[list[Sequences], Field(min_length=1)]
+    truncate: bool = Field(default=True, description="Judge the beginning of a text that is too long, or refuse it.")
+    raw_scores: bool = Field(default=False, description="Log-odds of the probabilities.")
+
+
+class Score(BaseModel):
+    """A label and its probability."""
+
+    score: float
+    label: str
+
+
+class TextClassificationParameters(BaseModel):
+    """What `InferenceClient.text_classification` may ask for."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = Field(
+        default=None, description="`sigmoid` by default: labels are independent, so there is no softmax over them."
+    )
+    top_k: int | None = Field(default=None, ge=1)
+
+
+class TextClassificationRequest(BaseModel):
+    """What `InferenceClient.text_classification` sends."""
+
+    inputs: Text
+    parameters: TextClassificationParameters = Field(default_factory=TextClassificationParameters)
+
+
+@router.post(
+    "/predict",
+    response_model=list[Score] | list[list[Score]],
+    responses={**problems(400), **_REFUSALS},
+    summary="As text-embeddings-inference answers",
+)
+async def predict(body: PredictRequest, request: Request, desk: DeskDependency) -> JSONResponse:
+    """Scores of every label, the highest first, for a text or for each text of a batch."""
+    one = isinstance(body.inputs, str) or isinstance(body.inputs[0], str)
+    batch = [body.inputs] if one else body.inputs
+    sequences = [[entry] if isinstance(entry, str) else entry for entry in batch]
+    if any(len(entry) != 1 for entry in sequences):
+        detail = 'a list of two strings is a pair, which this model does not take; a batch is [["first"], ["second"]]'
+        return _refusal(422, "Tokenizer", detail)
+    items = [TextItem(str(number), str(entry[0])) for number, entry in enumerate(sequences)]
+    try:
+        answered = await desk.classify(request, items, granularity="passage", evidence=False, timeout_seconds=None)
+    except RasidError as error:
+        return _refused(error)
+    found: list[list[dict[str, object]]] = []
+    for item, answer in zip(items, answered.answers, strict=True):
+        if not isinstance(answer, Prediction):
+            status, kind = (400, "Empty") if answer.error.code == EmptyTextError.code else (413, "Validation")
+            return _refusal(status, kind, f"input {item.id}: {answer.error.detail}")
+        if answer.truncated and not body.truncate:
+            limit = answered.classifier.bundle.manifest.max_tokens
+            return _refusal(413, "Validation", f"input {item.id} has more than {limit} tokens; shorten it or set truncate")
+        found.append(_scores(answer, raw=body.raw_scores))
+    return JSONResponse(found[0] if one else found)
+
+
+@router.post(
+    "/",
+    response_model=list[list[Score]],
+    responses=problems(400, 413, 415, 422, 429, 503, 504),
+    summary="As huggingface_hub.InferenceClient expects",
+)
+async def text_classification(body: TextClassificationRequest, request: Request, desk: DeskDependency) -> JSONResponse:
+    """Scores of every label, the highest first: `InferenceClient(base_url=…).text_classification(text)`."""
+    parameters = body.parameters
+    items = [TextItem("0", body.inputs)]
+    answered = await desk.classify(request, items, granularity="passage", evidence=False, timeout_seconds=None)
+    [answer] = answered.answers
+    if not isinstance(answer, Prediction):
+        raise EmptyTextError(answer.error.detail)
+    scores = _scores(answer, raw=parameters.function_to_apply in ("none", "softmax"))
+    if parameters.function_to_apply == "softmax":
+        odds = np.exp([float(str(entry["score"])) for entry in scores])
+        scores = [{**entry, "score": float(share)} for entry, share in zip(scores, odds / odds.sum(), strict=True)]
+    return JSONResponse([scores[: parameters.top_k]])
+
+
+def _scores(answer: Prediction, *, raw: bool) -> list[dict[str, object]]:
+    given = sorted(answer.labels.items(), key=lambda entry: -entry[1].probability)
+    return [{"label": label, "score": _log_odds(p.probability) if raw else p.probability} for label, p in given]
+
+
+def _log_odds(probability: float) -> float:
+    bounded = min(max(probability, 5e-5), 1 - 5e-5)  # probabilities have four decimals
+    return float(np.log(bounded / (1 - bounded)))
+
+
+_KINDS: Sequence[tuple[type[RasidError], int, str]] = (
+    (OverloadedError, 429, "Overloaded"),
+    (QuotaError, 429, "Overloaded"),
+    (DeadlineError, 429, "Overloaded"),
+    (ShuttingDownError, 503, "Unhealthy"),
+    (TooLargeError, 413, "Validation"),
+)
+
+
+def _refused(error: RasidError) -> JSONResponse:
+    for kind, status, name in _KINDS:
+        if isinstance(error, kind):
+            response = _refusal(status, name, str(error))
+            retry = getattr(error, "retry_after_seconds", None)
+            if retry is not None:
+                response.headers["Retry-After"] = str(retry)
+            return response
+    return _refusal(424, "Backend", str(error))
+
+
+def _refusal(status: int, kind: str, detail: str) -> JSONResponse:
+    return JSONResponse({"error": detail, "error_type": kind}, status_code=status)

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from models.bundle import released_bundle_path
+from models.classifier import Classifier, TextItem
+from service.app import create_app
+from service.errors import ActivationError, DeadlineError
+from service.serving import ModelHost, check_canary
+from service.settings import Settings
+
+TEXTS = ["They fled the village.", "نزحت العائلات.", "Rain."]
+RELEASED = released_bundle_path().name
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    (folder / RELEASED).symlink_to(released_bundle_path(), target_is_directory=True)
+    shutil.copytree(released_bundle_path(), folder / "altered")
+    (folder / "altered" / "decision.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def client(released: Classifier, bundles: Path) -> Iterator[TestClient]:
+    settings = Settings(bundles=bundles, max_request_bytes=64 * 1024, max_texts=64)
+    with TestClient(create_app(released, settings)) as client:
+        yield client
+
+
+class Gate:
+    """Holds the engine of a service back until it is opened."""
+
+    def __init__(self, client: TestClient) -> None:
+        self._scheduler = client.app.state.desk.host._scheduler
+        self._honest = self._scheduler._infer
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        self._scheduler._infer = self._run
+
+    def _run(self, rows: Any) -> Any:
+        self.entered.set()
+        assert self.open.wait(20)
+        return self._honest(rows)
+
+
+def lines(response: Response) -> list[dict]:
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_a_stream_answers_every_line_in_order(client: TestClient, released: Classifier) -> None:
+    rows = [b'{"id": "a", "text": "They fled the village."}', b'"Rain."', b"", b"{", b'{"text": 5}', b'"\xff"', b'" "']
+    rows += [json.dumps(f"Number {n} fled.").encode() for n in range(70)]
+    response = client.post("/v1/classify/stream?evidence=true", content=b"\n".join(rows))
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.headers["x-model-version"] == released.bundle.manifest.version
+    found = lines(response)
+    assert [row["id"] for row in found] == ["a", *map(str, range(2, 77))]
+    codes = [row.get("error", {}).get("code") for row in found[:7]]
+    assert codes == [None, None, "invalid_line", "invalid_line", "invalid_line", "empty_text", None]
+    assert found[0]["evidence"][0]["text"] == "They fled the village."
+    [expected] = released.classify(["Number 69 fled."])
+    assert found[-1]["labels"] == expected.model_dump()["labels"]
+
+
+def test_a_stream_waits_its_turn_and_tells_which_lines_were_too_late(client: TestClient) -> None:
+    gate = Gate(client)
+    response = client.post("/v1/classify/stream", content=b'"a"\n"b"', headers={"X-Timeout-Seconds": "0.2"})
+    gate.open.set()
+    assert response.status_code == 200
+    assert [row["error"]["code"] for row in lines(response)] == ["deadline_exceeded"] * 2
+
+
+def test_a_request_that_is_not_answered_in_its_time_is_told_so(client: TestClient) -> None:
+    gate = Gate(client)
+    response = client.post("/v1/classify", json={"texts": TEXTS}, headers={"X-Timeout-Seconds": "0.2"})
+    gate.open.set()
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+    for bad in ("0", "-1", "soon", "nan", "inf"):
+        response = client.post("/v1/classify", json={"texts": TEXTS}, headers={"X-Timeout-Seconds": bad})
+        assert response.status_code == 422, bad
+
+
+def test_a_full_queue_is_told_at_once_and_when_to_come_again(released: Classifier) -> None:
+    with TestClient(create_app(released, Settings(max_waiting_tokens=512, max_batch_tokens=64))) as client:
+        gate = Gate(client)
+        texts = [f"{'word ' * 40}{n}" for n in range(5)]
+        threads = [
+            threading.Thread(target=client.post, args=("/v1/classify",), kwargs={"json": {"texts": [text] * 2 + texts}})
+            for text in ("fled", "left")
+        ]
+        threads[0].start()
+        assert gate.entered.wait(10)
+        threads[1].start()
+        host = client.app.state.desk.host
+        while host.state().waiting_tokens < 200:
+            time.sleep(0.005)
+        response = client.post("/v1/classify", json={"texts": [text + " once more" for text in texts]})
+        assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+        assert int(response.headers["retry-after"]) >= 1
+        assert client.post("/predict", json={"inputs": [[t + " again"] for t in texts]}).status_code == 429
+        gate.open.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_work_of_a_caller_who_hangs_up_is_dropped(released: Classifier) -> None:
+    app = create_app(released, Settings())
+    with TestClient(app) as client:
+        gate = Gate(client)
+        body = json.dumps({"texts": ["They left."]}).encode()
+        sent: list[dict] = []
+
+        async def run() -> None:
+            left = asyncio.Event()
+            messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def receive() -> dict:
+                if messages:
+                    return messages.pop()
+                await left.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: dict) -> None:
+                sent.append(message)
+
+            scope = {
+                "type": "http",
+                "asgi": {"version": "3.0"},
+                "http_version": "1.1",
+                "method": "POST",
+                "path": "/v1/classify",
+                "raw_path": b"/v1/classify",
+                "query_string": b"",
+                "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+                "client": ("127.0.0.1", 1),
+                "server": ("127.0.0.1", 2),
+                "scheme": "http",
+                "root_path": "",
+            }
+            task = asyncio.ensure_future(app(scope, receive, send))
+            await asyncio.to_thread(gate.entered.wait, 10)
+            left.set()
+            await asyncio.wait_for(task, 10)
+
+        asyncio.run(run())
+        gate.open.set()
+        assert sent[0]["status"] == 499
+
+
+def test_a_body_may_be_packed(client: TestClient) -> None:
+    plain = client.post("/v1/classify", json={"texts": TEXTS}).json()
+    packed = gzip.compress(json.dumps({"texts": TEXTS}).encode())
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    assert client.post("/v1/classify", content=packed, headers=headers).json() == plain
+
+    def code(content: bytes, **more: str) -> tuple[int, str]:
+        response = client.post("/v1/classify", content=content, headers={**headers, **more})
+        return response.status_code, response.json()["code"]
+
+    assert code(gzip.compress(b" " * 10_000_000)) == (413, "too_large")
+    assert code(packed[:-9]) == (400, "malformed_body")
+    assert code(packed + packed) == (400, "malformed_body")
+    assert code(b"not packed") == (400, "malformed_body")
+    assert code(packed, **{"content-encoding": "br"}) == (415, "unsupported_encoding")
+
+
+def test_an_answer_tells_where_its_time_went_and_whose_it_is(client: TestClient) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    response = client.post("/v1/classify", json={"texts": TEXTS}, headers={"traceparent": trace, "x-request-id": "r-1"})
+    phases = [part.split(";")[0] for part in response.headers["server-timing"].split(", ")]
+    assert phases == ["prepare", "queue", "inference"]
+    assert response.headers["x-request-id"] == "r-1"
+
+
+def test_the_trace_stands_in_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with caplog.at_level("INFO", logger="rasid.access"):
+        client.post("/v1/classify", json={"texts": TEXTS}, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        client.post("/v1/classify", json={"texts": TEXTS}, headers={"traceparent": "evil\u20ac".encode()})
+    records = [vars(r) for r in caplog.records if r.name == "rasid.access"]
+    assert records[0]["trace_id"] == trace
+    assert "trace_id" not in records[1]
+    assert records[0]["texts"] == 3
+    assert records[0]["tokens"] > 10
+    assert records[0]["inference_seconds"] > 0
+
+
+def test_pages_of_other_origins_may_call_only_when_told_to(released: Classifier, client: TestClient) -> None:
+    origin = {"Origin": "https://desk.example"}
+    assert "access-control-allow-origin" not in client.get("/livez", headers=origin).headers
+    with TestClient(create_app(released, Settings(cors_origins="https://desk.example, https://b.example"))) as open_client:
+        assert open_client.get("/livez", headers=origin).headers["access-control-allow-origin"] == origin["Origin"]
+        other = open_client.get("/livez", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
+        asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        assert open_client.options("/v1/classify", headers=asked).status_code == 200
+
+
+def test_metrics_count_and_hold_no_text(client: TestClient) -> None:
+    secret = "Qamishli-street-seventeen"
+    client.post("/v1/classify", json={"texts": [*TEXTS, secret, " "]}, headers={"x-request-id": secret})
+    client.get(f"/{secret}")
+    client.request("SECRET", "/livez")
+    page = client.get("/metrics").text
+    assert secret not in page
+    assert 'rasid_requests_total{method="POST",route="/v1/classify",status="200"} 1.0' in page
+    assert 'rasid_requests_total{method="GET",route="none",status="404"} 1.0' in page
+    assert 'method="other"' in page
+    assert 'rasid_texts_total{language="ar"} 1.0' in page
+    assert 'rasid_rejected_texts_total{code="empty_text"} 1.0' in page
+    assert 'rasid_decisions_total{decision="yes",label="displacement",language="ar"} 1.0' in page
+    assert 'rasid_phase_seconds_count{phase="queue"} 1.0' in page
+    assert "rasid_queue_tokens 0.0" in page
+    assert "rasid_inference_tokens_total" in page
+    assert f'version="{client.app.state.desk.host.classifier.bundle.manifest.version}"' in page
+
+
+def test_limits_are_told(client: TestClient) -> None:
+    limits = client.get("/v1/limits").json()
+    assert (limits["max_texts"], limits["max_request_bytes"], limits["max_tokens"]) == (64, 65_536, 256)
+    assert limits["caller"] == "anonymous"
+
+
+def test_a_worker_that_died_or_hangs_makes_the_service_unready(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(client)
+    monkeypatch.setattr("service.serving._READY_SECONDS", 0.2)
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+    monkeypatch.setattr("service.serving._STUCK_SECONDS", 0.0)
+    assert "has been running" in client.get("/readyz").json()["detail"]
+    gate.open.set()
+    client.app.state.desk.host._scheduler.close(timeout_seconds=5)
+    assert "worker is gone" in client.get("/readyz").json()["detail"]
+
+
+def test_another_bundle_takes_over_while_requests_run_and_can_be_taken_back(client: TestClient, bundles: Path) -> None:
+    host: ModelHost = client.app.state.desk.host
+    first = host.classifier
+    gate = Gate(client)
+    answered: list[int] = []
+    thread = threading.Thread(target=lambda: answered.append(client.post("/v1/classify", json={"texts": TEXTS}).status_code))
+    thread.start()
+    assert gate.entered.wait(10)
+    taking = threading.Thread(target=client.post, args=("/v1/model/activate",), kwargs={"json": {"bundle": RELEASED}})
+    taking.start()
+    while host.classifier is first:
+        time.sleep(0.005)
+    assert client.post("/v1/classify", json={"texts": TEXTS}).status_code == 200  # by the new one, while the old is busy
+    gate.open.set()
+    thread.join()
+    taking.join()
+    assert answered == [200]
+    assert host.classifier.bundle.path == bundles / RELEASED
+    assert client.post("/v1/model/rollback").status_code == 200
+    assert host.classifier.bundle.path == released_bundle_path()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"bundle": "altered"}, 409, "bundle_corrupt"),
+        ({"bundle": "nothing"}, 404, "bundle_not_found"),
+        ({"bundle": "../released"}, 422, "invalid_request"),
+        ({"bundle": ".."}, 422, "invalid_request"),
+        ({}, 422, "invalid_request"),
+    ],
+)
+def test_a_bundle_that_cannot_serve_is_refused_and_the_active_one_goes_on(
+    client: TestClient, body: dict, status: int, code: str
+) -> None:
+    response = client.post("/v1/model/activate", json=body)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert client.post("/v1/classify", json={"texts": TEXTS}).status_code == 200
+
+
+def test_without_a_folder_or_a_former_model_there_is_nothing_to_activate(released: Classifier) -> None:
+    with TestClient(create_app(released, Settings())) as client:
+        assert client.post("/v1/model/activate", json={"bundle": RELEASED}).status_code == 404
+        response = client.post("/v1/model/rollback")
+        assert (response.status_code, response.json()["code"]) == (409, "activation_failed")
+
+
+def test_a_model_that_errs_on_the_check_texts_does_not_take_over(tiny: Classifier, released: Classifier) -> None:
+    check_canary(released)
+    with pytest.raises(ActivationError, match="check text"):
+        check_canary(tiny)
+
+
+def test_time_spent_on_preparation_counts(released: Classifier) -> None:
+    host = ModelHost(released, Settings())
+
+    async def run() -> None:
+        with pytest.raises(DeadlineError):
+            await host.classify([TextItem("0", "word " * 5_000)], granularity="document", evidence=False, deadline=0.0)
+
+    asyncio.run(run())
+    host.close()
