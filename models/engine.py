@@ -2,12 +2,16 @@
 
 Texts are not padded: only texts of one length share a batch, so the arithmetic of a text is the same alone, in any batch
 and in any order. The matrix products are exact in int8, every other operation works on one row at a time.
+
+Several batches run side by side, each on one thread, which wastes less than sharing out the small operations of one batch among
+all threads; a batch that is alone gets all threads. Threads do not spin while there is nothing to do.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,7 @@ from numpy.typing import NDArray
 
 from models.errors import EngineError
 
-MAX_BATCH_TOKENS = 2_048
+MAX_BATCH_TOKENS = 1_024
 
 
 def plan_batches(lengths: Sequence[int], max_batch_tokens: int = MAX_BATCH_TOKENS) -> Iterator[list[int]]:
@@ -24,7 +28,7 @@ def plan_batches(lengths: Sequence[int], max_batch_tokens: int = MAX_BATCH_TOKEN
     by_length: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):
         by_length.setdefault(length, []).append(index)
-    for length, indices in sorted(by_length.items()):
+    for length, indices in sorted(by_length.items(), reverse=True):
         size = max(1, max_batch_tokens // max(1, length))
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
@@ -33,27 +37,53 @@ def plan_batches(lengths: Sequence[int], max_batch_tokens: int = MAX_BATCH_TOKEN
 class OnnxEngine:
     """Runs a bundle's `model.onnx` with ONNX Runtime on the CPU. Safe to share between threads."""
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        """Open the session; `threads` defaults to the processors this process may use. Raises EngineError."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or available_processors()
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own unrelated types
-            raise EngineError(f"{path.name} could not be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
-        self.label_count = int(self._session.get_outputs()[0].shape[1])
+    def __init__(self, path: Path, *, threads: int | None = None, streams: int | None = None) -> None:
+        """Open the sessions. Raises EngineError.
+
+        `threads` defaults to the processors this process may use; `streams`, how many batches run side by side, to the
+        threads.
+        """
+        threads = threads or available_processors()
+        self.streams = streams or threads
+        self._wide = _open(path, threads)
+        self._narrow = self._wide if threads == 1 or self.streams == 1 else _open(path, 1)
+        self._pool = ThreadPoolExecutor(self.streams, thread_name_prefix="rasid-stream") if self.streams > 1 else None
+        self.label_count = int(self._wide.get_outputs()[0].shape[1])
 
     def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Logits `[N, L]` of `N` rows of token ids, in their order. Raises EngineError where the session fails."""
         logits = np.empty((len(rows), self.label_count), dtype=np.float32)
-        for batch in plan_batches([len(row) for row in rows]):
-            ids = np.asarray([rows[index] for index in batch], dtype=np.int64)
-            try:
-                logits[batch] = self._session.run(["logits"], {"input_ids": ids})[0]
-            except Exception as error:
-                raise EngineError(f"inference failed on a batch of {ids.shape}: {type(error).__name__}") from error
+        batches = list(plan_batches([len(row) for row in rows]))
+
+        def run(batch: list[int]) -> None:
+            logits[batch] = self.run([rows[index] for index in batch], alone=len(batches) == 1)
+
+        if self._pool is None or len(batches) == 1:
+            for batch in batches:
+                run(batch)
+        else:
+            list(self._pool.map(run, batches))
         return logits
+
+    def run(self, rows: Sequence[Sequence[int]], *, alone: bool = True) -> NDArray[np.float32]:
+        """Logits `[B, L]` of `B` rows of one length, by all threads where the batch is `alone`, else by the calling one."""
+        ids = np.asarray(rows, dtype=np.int64)
+        try:
+            found: NDArray[np.float32] = (self._wide if alone else self._narrow).run(["logits"], {"input_ids": ids})[0]
+        except Exception as error:
+            raise EngineError(f"inference failed on a batch of {ids.shape}: {type(error).__name__}") from error
+        return found
+
+
+def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # when a run ends, not some time after
+    try:
+        return onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own unrelated types
+        raise EngineError(f"{path.name} could not be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
 
 
 def available_processors() -> int:

@@ -1,6 +1,6 @@
-"""The scheduler: rows of token ids from all requests meet in one bounded queue, and one worker runs them in batches.
+"""The scheduler: rows of token ids from all requests meet in one bounded queue, and a few workers run them in batches.
 
-A batch holds rows of one length only, so nothing is padded and a row's logits do not depend on its company. The worker never
+A batch holds rows of one length only, so nothing is padded and a row's logits do not depend on its company. A worker never
 waits for a batch to fill: it takes the row that is due and what waits beside it of the same length.
 
 Which row is due follows start-time fair queueing (Goyal, Vin and Cheng 1996): the rows of a request are due one after the
@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,13 @@ from numpy.typing import NDArray
 from models.errors import EngineError
 from service.errors import DeadlineError, OverloadedError, ShuttingDownError
 
-Infer = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
+
+class Infer(Protocol):
+    """Computes the logits `[B, L]` of `B` rows of one length; `alone` tells that no other batch runs or waits."""
+
+    def __call__(self, rows: Sequence[Sequence[int]], *, alone: bool) -> NDArray[np.float32]:
+        """Run one batch. May be called from several threads at once."""
+
 
 _FIRST_GUESS_TOKENS_PER_SECOND = 5_000.0
 _SMOOTHING = 0.1  # of the exponential moving average of the rate
@@ -90,18 +97,19 @@ class _Row:
 
 
 class Scheduler:
-    """Forms batches and runs them on a thread of its own. Every method may be called from any thread."""
+    """Forms batches and runs them on threads of its own. Every method may be called from any thread."""
 
     def __init__(
         self,
         infer: Infer,
         *,
+        workers: int,
         max_waiting_tokens: int,
         max_batch_tokens: int,
         cache_rows: int = 0,
         observe: Callable[[Batch], None] = lambda _batch: None,
     ) -> None:
-        """Start the worker. `infer` gets rows of one length, at most `max_batch_tokens` together (one row always fits)."""
+        """Start the workers. A batch has at most `max_batch_tokens`, but always one row."""
         self._infer = infer
         self._limit = max_waiting_tokens
         self._batch_tokens = max_batch_tokens
@@ -114,11 +122,14 @@ class Scheduler:
         self._waiting_rows = 0
         self._rate = _FIRST_GUESS_TOKENS_PER_SECOND
         self._count = itertools.count()
-        self._running_since = math.inf
+        self._running: dict[int, float] = {}  # since when each busy worker has been on its batch
         self._closing = False
         self._wake = threading.Condition()
-        self._worker = threading.Thread(target=self._work, name="rasid-inference", daemon=True)
-        self._worker.start()
+        self._workers = [
+            threading.Thread(target=self._work, args=(n,), name=f"rasid-inference-{n}", daemon=True) for n in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     def admit(self, tokens: int) -> None:
         """Raise OverloadedError, with the seconds after which to try again, where about `tokens` more would be too many.
@@ -175,16 +186,18 @@ class Scheduler:
                 waiting_rows=self._waiting_rows,
                 oldest_seconds=max(0.0, now - min(heads, default=now)),
                 tokens_per_second=self._rate,
-                running_seconds=max(0.0, now - self._running_since),
-                alive=self._worker.is_alive(),
+                running_seconds=max((now - since for since in self._running.values()), default=0.0),
+                alive=all(worker.is_alive() for worker in self._workers),
             )
 
     def close(self, *, timeout_seconds: float | None = None) -> None:
-        """Take no more requests, finish what waits, stop the worker."""
+        """Take no more requests, finish what waits, stop the workers."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
-        self._worker.join(timeout_seconds)
+            self._wake.notify_all()
+        until = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+        for worker in self._workers:
+            worker.join(None if math.isinf(until) else max(0.0, until - time.monotonic()))
 
     def _submit(
         self, rows: Sequence[Sequence[int]], deadline: float, done: Callable[[Outcome | Exception], None], urgent: bool
@@ -216,7 +229,7 @@ class Scheduler:
                 due += len(ids) / self._rate
             if not rows:
                 done(Outcome(ticket.logits, 0.0, 0.0))
-            self._wake.notify()
+            self._wake.notify(len(rows))
         return ticket
 
     def _push(self, row: _Row) -> None:
@@ -229,7 +242,7 @@ class Scheduler:
                 waited = time.monotonic() - ticket.submitted
                 ticket.done(DeadlineError(f"not answered within the request's {waited:.3g} s; allow more or send less"))
 
-    def _work(self) -> None:
+    def _work(self, worker: int) -> None:
         while True:
             with self._wake:
                 batch = self._take()
@@ -238,14 +251,15 @@ class Scheduler:
                         return
                     self._wake.wait()
                     batch = self._take()
-                started = self._running_since = time.monotonic()
+                alone = not self._buckets and not self._running
+                started = self._running[worker] = time.monotonic()
             try:
-                logits: NDArray[np.float32] | Exception = self._infer([row.ids for row in batch])
+                logits: NDArray[np.float32] | Exception = self._infer([row.ids for row in batch], alone=alone)
             except EngineError as error:
                 logits = error
             except Exception as error:  # whatever it is, the callers must hear of it and the worker must live on
                 logits = EngineError(f"inference failed: {type(error).__name__}")
-            self._finish(batch, logits, started)
+            self._finish(worker, batch, logits, started)
 
     def _take(self) -> list[_Row]:
         """The row that is due and others of its length, without those that nobody waits for any more."""
@@ -272,13 +286,14 @@ class Scheduler:
                 return batch
         return []
 
-    def _finish(self, batch: list[_Row], logits: NDArray[np.float32] | Exception, started: float) -> None:
+    def _finish(self, worker: int, batch: list[_Row], logits: NDArray[np.float32] | Exception, started: float) -> None:
         with self._wake:
             now = time.monotonic()
-            self._running_since = math.inf
+            beside = len(self._running)
+            del self._running[worker]
             tokens = sum(len(row.ids) for row in batch)
             if not isinstance(logits, Exception):
-                self._rate += _SMOOTHING * (tokens / max(now - started, 1e-6) - self._rate)
+                self._rate += _SMOOTHING * (beside * tokens / max(now - started, 1e-6) - self._rate)
             for index, row in enumerate(batch):
                 del self._rows[row.key]
                 if not isinstance(logits, Exception) and self._cache_rows and row.due > -math.inf:

@@ -100,7 +100,7 @@ class ModelHost:
         """Raise NotReadyError unless the model answers: one real inference in each language, ahead of what waits."""
         state = self.state()
         if not state.alive:
-            raise NotReadyError("the inference worker is gone; restart the service")
+            raise NotReadyError("an inference worker is gone; restart the service")
         if state.running_seconds > _STUCK_SECONDS:
             raise NotReadyError(f"one batch has been running for {state.running_seconds:.0f} s; restart the service")
         rows = self.classifier.encode(CANARY_TEXTS[:2]).rows
@@ -135,7 +135,8 @@ class ModelHost:
 
     def _start(self, classifier: Classifier) -> Scheduler:
         return Scheduler(
-            classifier.engine.logits,
+            classifier.engine.run,
+            workers=classifier.engine.streams,
             max_waiting_tokens=self._settings.max_waiting_tokens,
             max_batch_tokens=self._settings.max_batch_tokens,
             cache_rows=self._settings.cache_texts,

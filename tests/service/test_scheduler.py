@@ -26,7 +26,7 @@ class Engine:
         self.entered = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def __call__(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def __call__(self, rows: Sequence[Sequence[int]], *, alone: bool) -> NDArray[np.float32]:
         self.batches.append([list(row) for row in rows])
         self.entered.release()
         assert self.gate.wait(10)
@@ -42,7 +42,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def scheduler(engine: Engine) -> Iterator[Scheduler]:
-    made = Scheduler(engine, max_waiting_tokens=400, max_batch_tokens=40)
+    made = Scheduler(engine, workers=1, max_waiting_tokens=400, max_batch_tokens=40)
     yield made
     engine.gate.set()
     made.close(timeout_seconds=5)
@@ -68,7 +68,7 @@ async def queued(scheduler: Scheduler, *requests: list[list[int]], **options: fl
 @given(requests=st.lists(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=50), max_size=6), min_size=1, max_size=8))
 def test_every_row_gets_its_own_logits_in_batches_of_one_length_within_the_budget(requests: list) -> None:
     engine = Engine()
-    scheduler = Scheduler(engine, max_waiting_tokens=10_000, max_batch_tokens=40)
+    scheduler = Scheduler(engine, workers=1, max_waiting_tokens=10_000, max_batch_tokens=40)
 
     async def run() -> list:
         return await asyncio.gather(*(scheduler.run(rows) for rows in requests))
@@ -188,7 +188,7 @@ def test_a_failing_engine_fails_its_batch_and_the_worker_lives_on(engine: Engine
 
 
 def test_urgent_rows_go_first_and_are_never_taken_from_the_cache(engine: Engine) -> None:
-    scheduler = Scheduler(engine, max_waiting_tokens=400, max_batch_tokens=40, cache_rows=2)
+    scheduler = Scheduler(engine, workers=1, max_waiting_tokens=400, max_batch_tokens=40, cache_rows=2)
 
     async def run() -> None:
         first = await held(engine, scheduler)
@@ -228,7 +228,7 @@ def test_closing_finishes_what_waits_and_takes_nothing_new(engine: Engine, sched
 
 def test_batches_are_observed(engine: Engine) -> None:
     seen: list[Batch] = []
-    scheduler = Scheduler(engine, max_waiting_tokens=400, max_batch_tokens=40, observe=seen.append)
+    scheduler = Scheduler(engine, workers=1, max_waiting_tokens=400, max_batch_tokens=40, observe=seen.append)
     asyncio.run(scheduler.run([[1] * 5, [2] * 5, [3] * 7]))
     scheduler.close(timeout_seconds=5)
     assert [(batch.rows, batch.tokens) for batch in seen] == [(2, 10), (1, 7)]

@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,19 @@ class Gate:
         self.open = threading.Event()
         self._scheduler._infer = self._run
 
-    def _run(self, rows: Any) -> Any:
+    def _run(self, rows: Any, *, alone: bool) -> Any:
         self.entered.set()
         assert self.open.wait(20)
-        return self._honest(rows)
+        return self._honest(rows, alone=alone)
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for something that another thread does."""
+    for _ in range(2_000):
+        if reached():
+            return
+        time.sleep(0.005)
+    pytest.fail("waited for 10 s in vain")
 
 
 def lines(response: Response) -> list[dict]:
@@ -97,24 +106,16 @@ def test_a_request_that_is_not_answered_in_its_time_is_told_so(client: TestClien
 def test_a_full_queue_is_told_at_once_and_when_to_come_again(released: Classifier) -> None:
     with TestClient(create_app(released, Settings(max_waiting_tokens=512, max_batch_tokens=64))) as client:
         gate = Gate(client)
-        texts = [f"{'word ' * 40}{n}" for n in range(5)]
-        threads = [
-            threading.Thread(target=client.post, args=("/v1/classify",), kwargs={"json": {"texts": [text] * 2 + texts}})
-            for text in ("fled", "left")
-        ]
-        threads[0].start()
-        assert gate.entered.wait(10)
-        threads[1].start()
-        host = client.app.state.desk.host
-        while host.state().waiting_tokens < 200:
-            time.sleep(0.005)
+        texts = [f"{'word ' * 40}{n}" for n in range(14)]
+        first = threading.Thread(target=client.post, args=("/v1/classify",), kwargs={"json": {"texts": texts}})
+        first.start()
+        until(lambda: client.app.state.desk.host.state().waiting_tokens > 400)
         response = client.post("/v1/classify", json={"texts": [text + " once more" for text in texts]})
         assert (response.status_code, response.json()["code"]) == (503, "overloaded")
         assert int(response.headers["retry-after"]) >= 1
         assert client.post("/predict", json={"inputs": [[t + " again"] for t in texts]}).status_code == 429
         gate.open.set()
-        for thread in threads:
-            thread.join()
+        first.join()
 
 
 def test_work_of_a_caller_who_hangs_up_is_dropped(released: Classifier) -> None:
@@ -257,8 +258,7 @@ def test_another_bundle_takes_over_while_requests_run_and_can_be_taken_back(clie
     assert gate.entered.wait(10)
     taking = threading.Thread(target=client.post, args=("/v1/model/activate",), kwargs={"json": {"bundle": RELEASED}})
     taking.start()
-    while host.classifier is first:
-        time.sleep(0.005)
+    until(lambda: host.classifier is not first)
     assert client.post("/v1/classify", json={"texts": TEXTS}).status_code == 200  # by the new one, while the old is busy
     gate.open.set()
     thread.join()
