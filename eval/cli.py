@@ -23,6 +23,8 @@ from eval.page import write_page
 from eval.report import write_report
 from eval.run import Stage, evaluate
 from eval.scoring import Progress
+from eval.servers.compare import compare_servers
+from eval.servers.tables import print_servers
 from eval.stability import measure_stability
 from eval.tables import print_differences, print_gate, print_report
 from models.bundle import released_bundle_path
@@ -208,6 +210,46 @@ def bench(
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
         print_benchmark(found, Console(width=max(120, Console().width)))
+
+
+@app.command("bench-servers", epilog="Example: pip install litserve && rasid-eval bench-servers --reference runs/reference")
+def bench_servers(
+    bundle: Bundle = None,
+    reference: Annotated[Path, typer.Option(help="Folder of `rasid-train reference`: what the other servers serve.")] = Path(
+        "runs/reference"
+    ),
+    data: Annotated[Path | None, typer.Option(help="Texts to measure with; those of the minimal pairs by default.")] = None,
+    infinity: Annotated[Path | None, typer.Option(help="Python of an environment with infinity-emb.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of every server; all processors by default.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every server is measured once in each.")] = 5,
+    texts: Annotated[int, typer.Option(min=32, help="Texts a round.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="Also write all figures to this file, as JSON.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the service against LitServe, Infinity and the policy of text-embeddings-inference: interleaved, one run.
+
+    Run it with nothing else at work; about five minutes on two cores.
+    """
+    with _told(), tqdm(desc="measuring", unit=" turns", disable=quiet, dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = compare_servers(
+            bundle or released_bundle_path(),
+            reference=reference,
+            rounds=rounds,
+            texts_a_round=texts,
+            threads=threads,
+            data=data,
+            infinity=infinity,
+            progress=progress,
+        )
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
+    print_servers(found, Console(width=max(120, Console().width)))
 
 
 @app.command(epilog="Example: rasid-eval footprint")

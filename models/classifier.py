@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle, load_bundle, released_bundle_path
 from models.decision import UNDETERMINED
-from models.engine import OnnxEngine
+from models.engine import Engine, EngineName, open_engine
 from models.errors import EmptyTextError
 from models.language import DetectedLanguage, detect_language
 from models.passages import split_passages
@@ -68,7 +68,7 @@ class Classifier:
     A text's answer depends on the text alone: not on its neighbours, their order or their number.
     """
 
-    def __init__(self, bundle: Bundle, engine: OnnxEngine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
         """Put a verified bundle and an engine for its model together."""
         self.bundle = bundle
         self.labels = bundle.taxonomy.label_ids
@@ -77,10 +77,17 @@ class Classifier:
         self._max_tokens = bundle.manifest.max_tokens
 
     @classmethod
-    def load(cls, path: Path | None = None, *, threads: int | None = None, require_seal: bool = True) -> Self:
+    def load(
+        cls,
+        path: Path | None = None,
+        *,
+        threads: int | None = None,
+        require_seal: bool = True,
+        engine: EngineName = "onnxruntime",
+    ) -> Self:
         """Verify and open a bundle, by default the one Rasid ships. Raises BundleError or EngineError."""
         bundle = load_bundle(path or released_bundle_path(), require_seal=require_seal)
-        return cls(bundle, OnnxEngine(bundle.model_path, threads=threads))
+        return cls(bundle, open_engine(engine, bundle.model_path, threads=threads))
 
     def classify(
         self, texts: Sequence[str | TextItem], *, granularity: Granularity = "passage", evidence: bool = False

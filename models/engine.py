@@ -10,9 +10,11 @@ all threads; a batch that is alone gets all threads. Threads do not spin while t
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 from models.errors import EngineError
 
 MAX_BATCH_TOKENS = 1_024
+EngineName = Literal["onnxruntime", "openvino"]
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 def plan_batches(lengths: Sequence[int], max_batch_tokens: int = MAX_BATCH_TOKENS) -> Iterator[list[int]]:
@@ -34,21 +38,14 @@ def plan_batches(lengths: Sequence[int], max_batch_tokens: int = MAX_BATCH_TOKEN
             yield indices[start : start + size]
 
 
-class OnnxEngine:
-    """Runs a bundle's `model.onnx` with ONNX Runtime on the CPU. Safe to share between threads."""
+class Engine(ABC):
+    """Computes logits on one model. Safe to share between threads."""
 
-    def __init__(self, path: Path, *, threads: int | None = None, streams: int | None = None) -> None:
-        """Open the sessions. Raises EngineError.
-
-        `threads` defaults to the processors this process may use; `streams`, how many batches run side by side, to the
-        threads.
-        """
-        threads = threads or available_processors()
-        self.streams = streams or threads
-        self._wide = _open(path, threads)
-        self._narrow = self._wide if threads == 1 or self.streams == 1 else _open(path, 1)
-        self._pool = ThreadPoolExecutor(self.streams, thread_name_prefix="rasid-stream") if self.streams > 1 else None
-        self.label_count = int(self._wide.get_outputs()[0].shape[1])
+    def __init__(self, *, streams: int, label_count: int) -> None:
+        """`streams` is how many batches may run side by side, `label_count` the columns of the logits."""
+        self.streams = streams
+        self.label_count = label_count
+        self._pool = ThreadPoolExecutor(streams, thread_name_prefix="rasid-stream") if streams > 1 else None
 
     def logits(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Logits `[N, L]` of `N` rows of token ids, in their order. Raises EngineError where the session fails."""
@@ -66,24 +63,61 @@ class OnnxEngine:
         return logits
 
     def run(self, rows: Sequence[Sequence[int]], *, alone: bool = True) -> NDArray[np.float32]:
-        """Logits `[B, L]` of `B` rows of one length, by all threads where the batch is `alone`, else by the calling one."""
+        """Logits `[B, L]` of `B` rows of one length, by all threads where the batch is `alone`, else by the calling one.
+
+        Raises EngineError where the session fails.
+        """
         ids = np.asarray(rows, dtype=np.int64)
         try:
-            found: NDArray[np.float32] = (self._wide if alone else self._narrow).run(["logits"], {"input_ids": ids})[0]
-        except Exception as error:
+            return self._infer(ids, alone=alone)
+        except Exception as error:  # runtimes raise their own unrelated types
             raise EngineError(f"inference failed on a batch of {ids.shape}: {type(error).__name__}") from error
-        return found
+
+    @abstractmethod
+    def _infer(self, ids: NDArray[np.int64], *, alone: bool) -> NDArray[np.float32]:
+        """Logits `[B, L]` of token ids `[B, T]`."""
 
 
-def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
+class OnnxEngine(Engine):
+    """Runs a bundle's `model.onnx` with ONNX Runtime, on a GPU where its CUDA provider is installed, else on the CPU."""
+
+    def __init__(self, path: Path, *, threads: int | None = None, streams: int | None = None) -> None:
+        """Open the sessions. Raises EngineError.
+
+        `threads` defaults to the processors this process may use; `streams`, how many batches run side by side, to the
+        threads, or to one on a GPU.
+        """
+        providers = [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
+        threads = threads or available_processors()
+        streams = streams or (threads if len(providers) == 1 else 1)
+        self._wide = _open(path, threads, providers)
+        self._narrow = self._wide if threads == 1 or streams == 1 else _open(path, 1, providers)
+        super().__init__(streams=streams, label_count=int(self._wide.get_outputs()[0].shape[1]))
+
+    def _infer(self, ids: NDArray[np.int64], *, alone: bool) -> NDArray[np.float32]:
+        session = self._wide if alone else self._narrow
+        logits: NDArray[np.float32] = session.run(["logits"], {"input_ids": ids})[0]
+        return logits
+
+
+def _open(path: Path, threads: int, providers: list[str]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # when a run ends, not some time after
     try:
-        return onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), sess_options=options, providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated types
         raise EngineError(f"{path.name} could not be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
+
+
+def open_engine(name: EngineName, path: Path, *, threads: int | None = None) -> Engine:
+    """The engine of a name on a model. Raises EngineError."""
+    if name == "openvino":
+        from models.openvino_engine import OpenVinoEngine  # noqa: PLC0415 - it imports this module
+
+        return OpenVinoEngine(path, threads=threads)
+    return OnnxEngine(path, threads=threads)
 
 
 def available_processors() -> int:

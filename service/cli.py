@@ -88,7 +88,7 @@ def serve(
                 "--file FILE and start with RASID_KEYS=FILE, or say RASID_ALLOW_ANONYMOUS=1 where a gateway checks them"
             )
         configure_logging(settings.log_level)
-        classifier = Classifier.load(settings.bundle, threads=settings.threads)
+        classifier = Classifier.load(settings.bundle, threads=settings.threads, engine=settings.engine)
         manifest = classifier.bundle.manifest
         facts = {"model": manifest.name, "version": manifest.version, "host": settings.host, "port": settings.port}
         logging.getLogger("rasid").info("starting", extra=facts)
@@ -133,7 +133,7 @@ def classify(
     """Classify a text, or lines of texts, and print labels with evidence."""
     with _told():
         settings = Settings()
-        classifier = Classifier.load(bundle or settings.bundle, threads=settings.threads)
+        classifier = Classifier.load(bundle or settings.bundle, threads=settings.threads, engine=settings.engine)
         if output == "jsonl":
             _classify_lines(classifier, text, granularity or "passage", bool(evidence))
             return

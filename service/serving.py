@@ -144,7 +144,7 @@ class ModelHost:
         )
 
     def _load(self, path: Path) -> Classifier:
-        classifier = Classifier.load(path, threads=self._settings.threads)
+        classifier = Classifier.load(path, threads=self._settings.threads, engine=self._settings.engine)
         check_canary(classifier)
         return classifier
 

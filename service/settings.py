@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.engine import EngineName
+
 _RATE = r"^\d+ ?/ ?(second|minute|hour|day)$"
 
 
@@ -20,6 +22,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     bundle: Path | None = Field(default=None, description="Bundle to serve; the one Rasid ships by default.")
     bundles: Path | None = Field(default=None, description="Folder of the bundles that may be activated while serving.")
+    engine: EngineName = Field(default="onnxruntime", description="What computes; openvino is an extra.")
     threads: int | None = Field(default=None, ge=1, description="Inference threads; all processors by default.")
     max_request_bytes: int = Field(default=8 * 1024 * 1024, ge=1_024, description="Largest request body, unpacked.")
     max_texts: int = Field(default=512, ge=1, description="Most texts in one request.")

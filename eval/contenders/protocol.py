@@ -55,16 +55,19 @@ class Arguments:
     bundle: Path
     model: Path
     threads: int
+    port: int = 0
 
 
-def read_arguments(description: str, example: str) -> Arguments:
+def read_arguments(description: str, example: str, *, port: bool = False) -> Arguments:
     """Parse the command line of a contender."""
     parser = argparse.ArgumentParser(description=description, epilog=f"Example: {example}")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle whose tokenizer and decision rule hold")
     parser.add_argument("--model", type=Path, help="the contender's own model, from rasid-train reference")
     parser.add_argument("--threads", type=int, required=True, help="inference threads")
+    if port:
+        parser.add_argument("--port", type=int, required=True, help="port to listen on")
     given = parser.parse_args()
-    return Arguments(given.bundle, given.model or given.bundle, given.threads)
+    return Arguments(given.bundle, given.model or given.bundle, given.threads, given.port if port else 0)
 
 
 def serve(load: Callable[[], Loaded[T]]) -> None:
