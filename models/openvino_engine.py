@@ -41,7 +41,7 @@ class OpenVinoEngine(Engine):
         self._lock = threading.Lock()
         super().__init__(streams=1, label_count=int(model.output(0).partial_shape[1].get_length()))
 
-    def _infer(self, ids: NDArray[np.int64], *, alone: bool) -> NDArray[np.float32]:
+    def _infer(self, ids: NDArray[np.int64], *, alone: bool) -> NDArray[np.float32]:  # noqa: ARG002 - all are
         logits = np.empty((len(ids), self.label_count), dtype=np.float32)
         with self._lock:
             for index in range(len(ids)):
