@@ -20,6 +20,7 @@ from eval.contenders.workload import FULL, QUICK
 from eval.footprint import measure_footprint
 from eval.gate import MARGIN, gate
 from eval.page import write_page
+from eval.reliability.cli import prove_app
 from eval.report import write_report
 from eval.run import Stage, evaluate
 from eval.scoring import Progress
@@ -33,6 +34,7 @@ from models.errors import InputError, RasidError
 from models.example import read_examples
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(prove_app, name="prove")
 _errors = Console(stderr=True)
 
 

@@ -5,8 +5,7 @@
 The request is one JSON object: `{"port", "path", "bodies": [...], "connections": 16, "rate": null, "seconds": null}`. Without a
 rate it is a closed loop: every connection sends its next body when the last is answered, until all bodies are. With a rate the
 bodies (repeated as needed for `seconds`) are sent at times drawn from a Poisson process whatever the answers do, each on a
-connection of its own that waits in a pool. The answer has the wall seconds and for each request its status, the seconds it
-took and when it was sent. Its own work is small: bytes out, status and length in.
+connection of its own that waits in a pool. The answer is a `Result`. Its own work is small: bytes out, status and length in.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import random
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _TIMEOUT_SECONDS = 120.0
@@ -25,12 +24,16 @@ _TIMEOUT_SECONDS = 120.0
 
 @dataclass(slots=True)
 class Result:
-    """What became of the requests, in the order they were sent; status 0 is a connection that broke."""
+    """What became of the requests, in the order of their answers; status 0 is a connection that broke.
+
+    `late` is by how many seconds the generator itself was late at worst.
+    """
 
     seconds: float = 0.0
     statuses: list[int] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     sent: list[float] = field(default_factory=list)
+    late: float = 0.0
 
 
 class Connection:
@@ -105,11 +108,13 @@ async def open_loop(port: int, requests: list[bytes], rate: float, seconds: floa
 
     async def one(request: bytes, due: float) -> None:
         connection = idle.pop() if idle else Connection(port)
+        began = time.perf_counter()
         status = await connection.ask(request)
         idle.append(connection)
         result.statuses.append(status)
-        result.latencies.append(time.perf_counter() - due)  # from when it was due: waiting for us counts too
-        result.sent.append(due - started)
+        result.latencies.append(time.perf_counter() - began)
+        result.sent.append(began - started)
+        result.late = max(result.late, began - due)
 
     started = time.perf_counter()
     due, count = started, 0
@@ -138,10 +143,7 @@ def main() -> None:
         result = asyncio.run(open_loop(wanted["port"], requests, wanted["rate"], wanted["seconds"]))
     else:
         result = asyncio.run(closed_loop(wanted["port"], requests, wanted["connections"]))
-    json.dump(
-        {"seconds": result.seconds, "statuses": result.statuses, "latencies": result.latencies, "sent": result.sent},
-        sys.stdout,
-    )
+    json.dump(asdict(result), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What became of a load: wall seconds, and for each request its status (0: broken), seconds, and when it was sent."""
+    """What became of a load: `eval.servers.load.Result`."""
 
     seconds: float
     statuses: tuple[int, ...]
     latencies: tuple[float, ...]
     sent: tuple[float, ...]
+    late: float
 
     def count(self, status: int) -> int:
         """How many requests were answered with a status."""
@@ -55,11 +56,11 @@ class Load:
 class RunningServer:
     """A server that answers. A context manager: leaving it ends the process group."""
 
-    def __init__(self, server: Server, *, probe: str) -> None:
-        """Start it and wait until it answers the text `probe`. Raises ContenderError."""
+    def __init__(self, server: Server, *, probe: str, log: Path | None = None) -> None:
+        """Start it and wait until it answers the text `probe`; what it writes goes to `log`. Raises ContenderError."""
         self.server = server
         self.port = free_port()
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with the process
+        self._log: IO[bytes] = log.open("wb", buffering=0) if log else tempfile.TemporaryFile()  # noqa: SIM115 -- closed with the process
         filled = [part.replace("{port}", str(self.port)) for part in server.command]
         variables = {name: value.replace("{port}", str(self.port)) for name, value in server.variables.items()}
         began = time.perf_counter()
@@ -115,7 +116,7 @@ class RunningServer:
         if done.returncode:
             raise ContenderError(f"the load generator failed: {done.stderr.strip().splitlines()[-1:]}")
         found = json.loads(done.stdout)
-        return Load(found["seconds"], tuple(found["statuses"]), tuple(found["latencies"]), tuple(found["sent"]))
+        return Load(found["seconds"], tuple(found["statuses"]), tuple(found["latencies"]), tuple(found["sent"]), found["late"])
 
     def sleep(self) -> None:
         """Stop the whole group where it stands, so that it takes no time from others."""
@@ -141,6 +142,8 @@ class RunningServer:
 
     def last_words(self) -> str:
         """The last line that the server wrote."""
+        if not self._log.readable():
+            return "see its log"
         self._log.seek(0)
         lines = [line for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
         return lines[-1].strip()[:300] if lines else "it said nothing"
