@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 
 from models.classifier import Classifier
 from service.auth import KeyRing, Scope
@@ -17,12 +19,14 @@ from service.quotas import Quotas
 from service.requests import RequestGuard
 from service.routes import classify, compatible, model, operation
 from service.routes.desk import SECURITY, Desk
+from service.schemas import ProblemDetail
 from service.serving import ModelHost
 from service.settings import Settings
 
 _DESCRIPTION = """Reads Arabic and English text about conflict and says, for each passage or article, whether it tells of
 sectarian violence, displacement, an official statement or a call for accountability: calibrated probabilities, the
 sentences that carry each label, and an honest `review` where a person should look. Texts are not stored and not logged."""
+_OWN_HEADERS = ("X-Api-Key", "X-Request-Id", "X-Timeout-Seconds")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -38,7 +42,16 @@ def create_app(classifier: Classifier, settings: Settings) -> FastAPI:
         yield
         await asyncio.to_thread(host.close)
 
-    app = FastAPI(title="Rasid", version="1", description=_DESCRIPTION, lifespan=lifespan, dependencies=[Depends(SECURITY)])
+    app = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        title="Rasid",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,  # a redirect could send a text and a key over another scheme
+        telemetry={"tracing": settings.telemetry, "metrics": settings.telemetry, "logs": False},
+    )
     app.state.desk = Desk(settings, host, keys, Quotas(settings), metrics)
     app.add_middleware(RequestGuard, settings=settings, keys=keys, host=host, metrics=metrics)
     if settings.cors_origins:
@@ -46,13 +59,28 @@ def create_app(classifier: Classifier, settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "X-Timeout-Seconds"],
+            allow_headers=[*_OWN_HEADERS, "Authorization", "Content-Encoding", "Content-Type", "traceparent"],
             expose_headers=["X-Request-Id", "Retry-After", "Server-Timing"],
         )
     add_handlers(app)
-    for routes in (classify, model, operation, compatible):
-        app.include_router(routes.router)
+    app.include_router(operation.router)
+    for routes in (classify, model, compatible):
+        app.include_router(routes.router, dependencies=SECURITY)
+    _describe_problems(app)
     return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the schema that all problem responses refer to into the OpenAPI document."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = plain()
+        schema = ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"].setdefault(ProblemDetail.__name__, schema)
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 def anonymous_scopes(settings: Settings) -> tuple[Scope, ...]:

@@ -22,6 +22,7 @@ from models.errors import InputError
 from service.errors import ForbiddenError, UnauthorizedError
 
 _PREFIX = "rasid_"
+_ANONYMOUS = "anonymous"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _RATE = r"^\d+ ?/ ?(second|minute|hour|day)$"
 
@@ -67,7 +68,10 @@ class KeyRing:
 
     def __init__(self, keys: Sequence[StoredKey], *, anonymous_scopes: Sequence[Scope]) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
-        self.anonymous = Caller(name="anonymous", scopes=() if keys else tuple(anonymous_scopes))
+        self.anonymous = Caller(name=_ANONYMOUS, scopes=() if keys else tuple(anonymous_scopes))
+        harmless = tuple(scope for scope in self.anonymous.scopes if scope is not Scope.ADMIN)
+        self.stranger = Caller(name=_ANONYMOUS, scopes=harmless)
+        """Anonymous by way of a web page or a gateway: the machine's owner may not know of it."""
 
     @classmethod
     def open(cls, path: Path | None, *, anonymous_scopes: Sequence[Scope] = tuple(Scope)) -> Self:
@@ -110,6 +114,8 @@ def read_keys(path: Path) -> list[StoredKey]:
 def add_key(path: Path, name: str, *, scopes: Sequence[Scope], rate: str | None = None) -> str:
     """Make a key, store its hash, and return it: it cannot be shown again. Raises InputError for a name in use."""
     keys = read_keys(path) if path.exists() else []
+    if name == _ANONYMOUS:
+        raise InputError(f"the name {name} stands for callers without a key; take another")
     if any(key.name == name for key in keys):
         raise InputError(f"there is a key named {name} in {path}; take another name, or rasid keys remove {name}")
     key = _PREFIX + secrets.token_urlsafe(32)

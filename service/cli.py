@@ -92,8 +92,11 @@ def serve(
         manifest = classifier.bundle.manifest
         facts = {"model": manifest.name, "version": manifest.version, "host": settings.host, "port": settings.port}
         logging.getLogger("rasid").info("starting", extra=facts)
+        application = create_app(classifier, settings)
+        del classifier  # it may be exchanged for another, and must not be kept for ever
         config = uvicorn.Config(
-            create_app(classifier, settings),
+            application,
+            ws="none",
             host=settings.host,
             port=settings.port,
             log_config=None,

@@ -19,7 +19,8 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            # what asyncio says of a task that failed goes on with the error's own words
+            "message": record.getMessage().split("\n", 1)[0] if record.name == "asyncio" else record.getMessage(),
         }
         content.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info and record.exc_info[0] is not None:

@@ -6,8 +6,10 @@ Nothing here repeats the input: validation errors name the place and the rule, n
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -33,14 +35,31 @@ _CODES = {
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
 }
+TEI_PATH = "/predict"
+_TEI_KINDS: dict[int, tuple[int, str]] = {
+    400: (422, "Validation"),
+    401: (401, "Unauthorized"),
+    403: (403, "Unauthorized"),
+    413: (413, "Validation"),
+    415: (415, "Validation"),
+    422: (422, "Validation"),
+    429: (429, "Overloaded"),
+    500: (424, "Backend"),
+    503: (429, "Overloaded"),
+    504: (429, "Overloaded"),
+}
 _KNOWN = frozenset(HTTPStatus)
 _MAX_ERRORS = 20
+_INTERNAL = re.compile(r"^(body$|TextInput$|str$|function-|list\[|constrained-)")
 
 
 def problem(
     request: Request, status: int, code: str, detail: str, *, errors: list[dict[str, str]] | None = None
 ) -> JSONResponse:
-    """A problem response for this request."""
+    """A problem response for this request; in the words of text-embeddings-inference at its door."""
+    if request.url.path == TEI_PATH:
+        status, kind = _TEI_KINDS.get(status, (status, "Backend"))
+        return JSONResponse({"error": detail, "error_type": kind}, status_code=status)
     content = ProblemDetail(
         title=HTTPStatus(status).phrase if status in _KNOWN else "Client Closed Request",
         status=status,
@@ -75,10 +94,7 @@ def add_handlers(app: FastAPI) -> None:
         found = error.errors()
         if any(entry["type"] == "json_invalid" for entry in found):
             return problem(request, HTTPStatus.BAD_REQUEST, "malformed_body", "expected a JSON body; it does not parse")
-        errors = [
-            {"pointer": "/" + "/".join(str(part) for part in _place(entry["loc"])), "detail": str(entry["msg"])}
-            for entry in found[:_MAX_ERRORS]
-        ]
+        errors = [{"pointer": _pointer(entry), "detail": str(entry["msg"])} for entry in found[:_MAX_ERRORS]]
         detail = f"the request has {len(found)} fault(s), the first at {errors[0]['pointer']}: {errors[0]['detail']}"
         return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=errors)
 
@@ -99,16 +115,26 @@ def add_handlers(app: FastAPI) -> None:
     async def rasid_error(request: Request, error: RasidError) -> JSONResponse:
         return answer_error(request, error)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        # An exception's own words may quote the text, so only its type and the places it passed are logged.
-        places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
-        logger.error("unexpected error", extra={"error": type(error).__name__, "places": places})
-        return problem(
-            request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "the service failed; the log has the request id"
-        )
+
+def internal_error(request: Request) -> JSONResponse:
+    """500: the service failed in a way nobody foresaw."""
+    detail = "the service failed; the log has the request id"
+    return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail)
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where in the body: without FastAPI's leading `body` and the names pydantic gives to the members of a union."""
-    return tuple(part for part in location if part not in ("body", "TextInput") and not str(part).startswith("function-"))
+def log_unexpected(error: Exception) -> None:
+    """Log the type of an error and the places it passed: its own words may quote a text."""
+    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
+    logger.error("unexpected error", extra={"error": type(error).__name__, "places": places})
+
+
+def _pointer(error: dict[str, Any]) -> str:
+    """Where in the body, as a JSON pointer (RFC 6901).
+
+    Without FastAPI's leading `body` and the names pydantic gives to the members of a union, and without the name of a field
+    that is not known: whoever mixed up names and contents put a text there.
+    """
+    parts = [part for part in error["loc"] if isinstance(part, int) or not _INTERNAL.match(part)]
+    if error["type"] == "extra_forbidden":
+        parts = parts[:-1]
+    return "/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import limits
 from limits.storage import MemoryStorage
@@ -25,15 +24,17 @@ class Quotas:
     def spend(self, caller: Caller, address: str, texts: int) -> None:
         """Count texts against the caller's quotas. Raises QuotaError, with the seconds to wait, where one is used up."""
         own = _parse(caller.rate) or self._per_key
-        for limit, key in ((own if caller.name != "anonymous" else None, caller.name), (self._per_address, address)):
-            if limit is None:
-                continue
+        held = [(own, ("key", caller.name))] if own and caller.name != "anonymous" else []
+        held += [(self._per_address, ("address", address))] if self._per_address else []
+        for limit, who in held:
             if texts > limit.amount:
                 raise TooLargeError(f"expected at most {limit.amount} texts, the whole quota of {limit}, got {texts}")
-            if not self._limiter.hit(limit, key, cost=texts):
-                reset = self._limiter.get_window_stats(limit, key).reset_time
-                seconds = min(max(1, math.ceil(reset - time.time())), limit.get_expiry())  # whatever the clock did
+            if not self._limiter.test(limit, *who, cost=texts):
+                lacking = texts - self._limiter.get_window_stats(limit, *who).remaining
+                seconds = max(1, math.ceil(lacking * limit.get_expiry() / limit.amount))
                 raise QuotaError(f"the quota of {limit} texts is used up; go on in {seconds} s", retry_after_seconds=seconds)
+        for limit, who in held:
+            self._limiter.hit(limit, *who, cost=texts)
 
 
 def _parse(rate: str | None) -> limits.RateLimitItem | None:

@@ -20,18 +20,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.auth import Caller, KeyRing
 from service.errors import BodyError, ServiceError, TooLargeError, UnsupportedEncodingError
 from service.metrics import Metrics
-from service.problems import answer_error
+from service.problems import answer_error, internal_error, log_unexpected
 from service.serving import ModelHost
 from service.settings import Settings
 
 logger = logging.getLogger("rasid.access")
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
-_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+_TRACEPARENT = re.compile(r"^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
 _QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 _OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+_OPEN_FOLDER = "/static-offline-docs/"  # the page's own scripts
 _CLASSIFYING_PATHS = frozenset({"/v1/classify", "/v1/classify/stream", "/"})  # `/predict` refuses in words of its own
-_BYTES_PER_TOKEN = 8  # of a JSON body, a low guess for two scripts: the exact count is checked when it is known
+_BYTES_PER_TOKEN = 8  # of a JSON body, a guess for two scripts: the exact count is checked when it is known
+_METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Facts:
     caller: Caller
     received: float
     logged: dict[str, object] = field(default_factory=dict)
+    answering: bool = False
 
 
 def facts_of(scope: Scope) -> Facts:
@@ -57,6 +60,7 @@ class RequestGuard:
     def __init__(self, app: ASGIApp, *, settings: Settings, keys: KeyRing, host: ModelHost, metrics: Metrics) -> None:
         self._app = app
         self._limit = settings.max_request_bytes
+        self._early_tokens = settings.max_batch_tokens
         self._keys = keys
         self._host = host
         self._metrics = metrics
@@ -79,6 +83,7 @@ class RequestGuard:
 
         async def tell(message: Message) -> None:
             nonlocal status
+            facts.answering = True
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = facts.request_id
@@ -91,23 +96,38 @@ class RequestGuard:
             except ServiceError as error:
                 await answer_error(Request(scope), error)(scope, receive, tell)
             else:
-                await self._app(scope, body, tell)
+                await self._serve(scope, body, tell)
         finally:
             self._metrics.in_flight.dec()
             self._tell(scope, facts, status)
 
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            log_unexpected(error)
+            facts = facts_of(scope)
+            facts.logged["error"] = type(error).__name__
+            if not facts.answering:
+                await internal_error(Request(scope))(scope, receive, send)
+
     def _admit(self, scope: Scope, headers: Headers, receive: Receive, facts: Facts) -> Receive:
         """Check all that can be known without the body; the way to read it. Raises ServiceError."""
-        if scope["path"] not in _OPEN_PATHS and scope["method"] != "OPTIONS":
+        is_open = scope["path"] in _OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER)
+        if not is_open and scope["method"] != "OPTIONS":
             facts.caller = self._keys.identify(headers.get("authorization", ""), headers.get("x-api-key", ""))
+            if facts.caller is self._keys.anonymous and ("origin" in headers or "x-forwarded-for" in headers):
+                facts.caller = self._keys.stranger
+        if scope["method"] not in _METHODS_WITH_BODY:
+            return receive
         length = headers.get("content-length", "")
         expected = int(length) if length.isdecimal() and length.isascii() else 0
         if expected > self._limit:
             raise TooLargeError(f"expected a body of at most {self._limit} bytes, got {expected}")
-        if scope["method"] == "POST" and scope["path"] in _CLASSIFYING_PATHS:
-            self._host.admit(expected // _BYTES_PER_TOKEN)
+        if scope["path"] in _CLASSIFYING_PATHS:
+            self._host.admit(min(expected // _BYTES_PER_TOKEN, self._early_tokens))
         encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding == "gzip":
+        if encoding in ("gzip", "x-gzip"):
             return _unpacked(receive, self._limit)
         if encoding not in ("", "identity"):
             raise UnsupportedEncodingError("expected a body that is plain or packed with gzip; send one of these")
@@ -149,23 +169,25 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 
 def _unpacked(receive: Receive, limit: int) -> Receive:
-    """Reads a gzip body, refusing one that unpacks to more than the limit before it has done so."""
+    """Reads a gzip body, refusing one that is or unpacks to more than the limit before it has done so."""
     unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    unpacked = 0
+    packed = unpacked = 0
 
     async def unpacking() -> Message:
-        nonlocal unpacked
+        nonlocal packed, unpacked
         message = await receive()
         if message["type"] != "http.request":
             return message
+        part = message.get("body", b"")
+        packed += len(part)
         try:
-            body = unpack.decompress(message.get("body", b""), limit - unpacked + 1)
+            body = unpack.decompress(part, limit - unpacked + 1)
         except zlib.error:
             raise BodyError(400, "expected a gzip body, as its Content-Encoding says; it does not unpack") from None
         unpacked += len(body)
-        if unpacked > limit:
-            raise BodyError(413, f"expected a body that unpacks to at most {limit} bytes, got more")
-        if not message.get("more_body", False) and (not unpack.eof or unpack.unused_data):
+        if max(packed, unpacked) > limit:
+            raise BodyError(413, f"expected a body that is and unpacks to at most {limit} bytes, got more")
+        if unpack.unused_data or (not message.get("more_body", False) and not unpack.eof):
             raise BodyError(400, "expected one whole gzip stream as the body, got part of one or more than one")
         return {**message, "body": body}
 

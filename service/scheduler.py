@@ -3,10 +3,11 @@
 A batch holds rows of one length only, so nothing is padded and a row's logits do not depend on its company. A worker never
 waits for a batch to fill: it takes the row that is due and what waits beside it of the same length.
 
-Which row is due follows start-time fair queueing (Goyal, Vin and Cheng 1996): the rows of a request are due one after the
-other, at the pace at which the machine would work them off, so an article of a thousand sentences falls due over a minute and
-a short text that comes meanwhile goes between. Rows whose caller has left or whose deadline has passed are dropped before they
-cost inference, and a row that is waiting or running already is not computed a second time.
+Which row is due is decided by request: each has a clock that starts when it comes and goes on, with every row of it that is
+taken, by the time its share of the machine needs for that row; the request whose clock is furthest behind is next (start-time
+fair queueing, Goyal, Vin and Cheng 1996). So a short text goes between the sentences of an article, and an article is not
+starved by short texts that come later. Rows that nobody waits for any more leave the queue at once, and a row that is waiting
+or running already is not computed a second time.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import logging
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -30,6 +32,8 @@ from numpy.typing import NDArray
 from models.errors import EngineError
 from service.errors import DeadlineError, OverloadedError, ShuttingDownError
 
+logger = logging.getLogger("rasid")
+
 
 class Infer(Protocol):
     """Computes the logits `[B, L]` of `B` rows of one length; `alone` tells that no other batch runs or waits."""
@@ -39,7 +43,7 @@ class Infer(Protocol):
 
 
 _FIRST_GUESS_TOKENS_PER_SECOND = 5_000.0
-_SMOOTHING = 0.1  # of the exponential moving average of the rate
+_SMOOTHING = 0.1  # of the exponential moving averages
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +80,26 @@ class Batch:
 class _Ticket:
     """One request's rows: counts down to its answer."""
 
-    logits: NDArray[np.float32]
     missing: int
     deadline: float
     submitted: float
+    clock: float
+    bulk: bool
     done: Callable[[Outcome | Exception], None]
+    logits: NDArray[np.float32] | None = None
+    pending: deque[_Row] = field(default_factory=deque)
     started: float = math.inf
     open: bool = True
 
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """One distinct row of token ids and everybody who waits for it."""
+    """One distinct row of token ids and everybody who waits for it; `bulk` as the request that brought it."""
 
     key: bytes
     ids: Sequence[int]
-    due: float
+    bulk: bool
+    urgent: bool
     waiters: list[tuple[_Ticket, int]] = field(default_factory=list)
     queued: bool = True
 
@@ -114,13 +122,16 @@ class Scheduler:
         self._limit = max_waiting_tokens
         self._batch_tokens = max_batch_tokens
         self._observe = observe
-        self._buckets: dict[int, list[tuple[float, int, _Row]]] = {}
+        self._tickets: list[tuple[float, int, _Ticket]] = []  # a heap; entries whose clock has moved on are passed over
+        self._lengths: dict[int, dict[bytes, _Row]] = {}  # what waits, by length, the longest waiting first
         self._rows: dict[bytes, _Row] = {}
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._cache_rows = cache_rows
-        self._waiting_tokens = 0
+        self._waiting = {False: 0, True: 0}  # tokens, of short requests and of bulk
         self._waiting_rows = 0
+        self._waiting_tickets = 0
         self._rate = _FIRST_GUESS_TOKENS_PER_SECOND
+        self._batch_seconds = 0.0
         self._count = itertools.count()
         self._running: dict[int, float] = {}  # since when each busy worker has been on its batch
         self._closing = False
@@ -131,26 +142,31 @@ class Scheduler:
         for worker in self._workers:
             worker.start()
 
-    def admit(self, tokens: int) -> None:
+    def admit(self, tokens: int, *, deadline: float = math.inf) -> None:
         """Raise OverloadedError, with the seconds after which to try again, where about `tokens` more would be too many.
 
-        Half of the queue is kept for requests of at most one batch; a request that is larger than its share of the queue is
-        taken when nothing waits.
+        Short requests (of one batch at most) and bulk have half of the queue each, and short ones may use what bulk leaves; a
+        bulk request that is larger than its half is taken when no other waits. What could not be done by the deadline (a
+        time of `time.monotonic()`) is refused too. Raises ShuttingDownError after `close`.
         """
         with self._wake:
             if self._closing:
                 raise ShuttingDownError("the service is shutting down; send the request to another replica")
-            share = self._limit if tokens <= self._batch_tokens else self._limit // 2
-            if self._waiting_tokens and self._waiting_tokens + tokens > share:
-                seconds = max(1, math.ceil((self._waiting_tokens + tokens - share) / self._rate))
-                raise OverloadedError(f"the queue is full; try again in {seconds} s", retry_after_seconds=seconds)
+            bulk = tokens > self._batch_tokens
+            own, whole = self._waiting[bulk], sum(self._waiting.values())
+            fits = own == 0 or own + tokens <= self._limit // 2 or (not bulk and whole + tokens <= self._limit)
+            ahead = (whole if bulk else own) + tokens
+            left = deadline - time.monotonic()
+            if fits and ahead <= max(left * self._rate, self._batch_tokens):
+                return
+            seconds = max(1, math.ceil(max(own + tokens - self._limit // 2, ahead - max(left, 0.0) * self._rate) / self._rate))
+            raise OverloadedError(f"the queue is full; try again in {seconds} s", retry_after_seconds=seconds)
 
     async def run(self, rows: Sequence[Sequence[int]], *, deadline: float = math.inf, urgent: bool = False) -> Outcome:
         """Logits of a request's rows. `deadline` is a time of `time.monotonic()`.
 
         `urgent` rows, those of a readiness check, go first and are computed whatever the cache holds. Where the calling task
-        is cancelled, its rows are dropped. Raises OverloadedError, DeadlineError, ShuttingDownError, or EngineError where
-        inference fails.
+        is cancelled, its rows are dropped. Raises DeadlineError, ShuttingDownError, or EngineError where inference fails.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
@@ -172,7 +188,8 @@ class Scheduler:
         try:
             return await answer
         finally:
-            ticket.open = False
+            if ticket.open:
+                self._abandon(ticket)
             if timer is not None:
                 timer.cancel()
 
@@ -180,11 +197,11 @@ class Scheduler:
         """What waits now."""
         with self._wake:
             now = time.monotonic()
-            heads = [bucket[0][0] for bucket in self._buckets.values() if bucket[0][0] > -math.inf]
+            submitted = [ticket.submitted for _, _, ticket in self._tickets if ticket.open and ticket.pending]
             return QueueState(
-                waiting_tokens=self._waiting_tokens,
+                waiting_tokens=sum(self._waiting.values()),
                 waiting_rows=self._waiting_rows,
-                oldest_seconds=max(0.0, now - min(heads, default=now)),
+                oldest_seconds=max(0.0, now - min(submitted, default=now)),
                 tokens_per_second=self._rate,
                 running_seconds=max((now - since for since in self._running.values()), default=0.0),
                 alive=all(worker.is_alive() for worker in self._workers),
@@ -202,14 +219,14 @@ class Scheduler:
     def _submit(
         self, rows: Sequence[Sequence[int]], deadline: float, done: Callable[[Outcome | Exception], None], urgent: bool
     ) -> _Ticket:
-        now = time.monotonic()
-        ticket = _Ticket(np.empty((0, 0), dtype=np.float32), len(rows), deadline, now, done)
         salt = next(self._count).to_bytes(8, "little") if urgent else b""
         keys = [blake2b(np.asarray(ids, dtype=np.int32).tobytes(), digest_size=16, salt=salt).digest() for ids in rows]
+        bulk = sum(map(len, rows)) > self._batch_tokens
         with self._wake:
             if self._closing:
                 raise ShuttingDownError("the service is shutting down; send the request to another replica")
-            due = -math.inf if urgent else now
+            now = time.monotonic()
+            ticket = _Ticket(len(rows), deadline, now, -math.inf if urgent else now, bulk, done)
             for place, (key, ids) in enumerate(zip(keys, rows, strict=True)):
                 cached = self._cache.get(key)
                 if cached is not None:
@@ -218,29 +235,54 @@ class Scheduler:
                     continue
                 row = self._rows.get(key)
                 if row is None:
-                    row = self._rows[key] = _Row(key, ids, due)
-                    self._push(row)
-                    self._waiting_tokens += len(ids)
+                    row = self._rows[key] = _Row(key, ids, bulk, urgent)
+                    self._lengths.setdefault(len(ids), {})[key] = row
+                    self._waiting[bulk] += 0 if urgent else len(ids)
                     self._waiting_rows += 1
-                elif row.queued and due < row.due:
-                    row.due = due
-                    self._push(row)  # its former entry is passed over when it comes up
                 row.waiters.append((ticket, place))
-                due += len(ids) / self._rate
+                if row.queued:
+                    ticket.pending.append(row)
+            if ticket.pending:
+                self._waiting_tickets += 1
+                self._push(ticket)
             if not rows:
-                done(Outcome(ticket.logits, 0.0, 0.0))
+                ticket.open = False
+                done(Outcome(np.empty((0, 0), dtype=np.float32), 0.0, 0.0))
             self._wake.notify(len(rows))
         return ticket
 
-    def _push(self, row: _Row) -> None:
-        heapq.heappush(self._buckets.setdefault(len(row.ids), []), (row.due, next(self._count), row))
+    def _push(self, ticket: _Ticket) -> None:
+        heapq.heappush(self._tickets, (ticket.clock, next(self._count), ticket))
 
     def _expire(self, ticket: _Ticket) -> None:
+        if ticket.open:
+            self._abandon(ticket)
+            waited = time.monotonic() - ticket.submitted
+            ticket.done(DeadlineError(f"not answered within {waited:.3g} s in the queue; allow more or send less"))
+
+    def _abandon(self, ticket: _Ticket) -> None:
+        """Close a ticket and take out of the queue what only it waited for."""
         with self._wake:
-            if ticket.open and ticket.missing:
-                ticket.open = False
-                waited = time.monotonic() - ticket.submitted
-                ticket.done(DeadlineError(f"not answered within the request's {waited:.3g} s; allow more or send less"))
+            ticket.open = False
+            self._withdraw(ticket)
+
+    def _withdraw(self, ticket: _Ticket) -> None:
+        if ticket.pending:
+            self._waiting_tickets -= 1
+        for row in ticket.pending:
+            if row.queued and not any(other.open for other, _ in row.waiters if other is not ticket):
+                self._unqueue(row)
+                del self._rows[row.key]
+        ticket.pending.clear()
+
+    def _unqueue(self, row: _Row) -> None:
+        row.queued = False
+        self._waiting[row.bulk] -= 0 if row.urgent else len(row.ids)
+        self._waiting_rows -= 1
+        waiting = self._lengths[len(row.ids)]
+        del waiting[row.key]
+        if not waiting:
+            del self._lengths[len(row.ids)]
 
     def _work(self, worker: int) -> None:
         while True:
@@ -251,72 +293,92 @@ class Scheduler:
                         return
                     self._wake.wait()
                     batch = self._take()
-                alone = not self._buckets and not self._running
+                alone = not self._waiting_rows and not self._running
                 started = self._running[worker] = time.monotonic()
+            logits: NDArray[np.float32] | Exception
             try:
-                logits: NDArray[np.float32] | Exception = self._infer([row.ids for row in batch], alone=alone)
+                found = self._infer([row.ids for row in batch], alone=alone)
+                if len(found) != len(batch):
+                    raise EngineError(f"the engine gave {len(found)} rows for {len(batch)}")
+                logits = found
             except EngineError as error:
                 logits = error
             except Exception as error:  # whatever it is, the callers must hear of it and the worker must live on
                 logits = EngineError(f"inference failed: {type(error).__name__}")
-            self._finish(worker, batch, logits, started)
+            self._finish(worker, batch, logits, started, alone=alone)
 
     def _take(self) -> list[_Row]:
-        """The row that is due and others of its length, without those that nobody waits for any more."""
-        now = time.monotonic()
-        while self._buckets:
-            length = min(self._buckets, key=lambda length: self._buckets[length][0][0])
-            bucket = self._buckets[length]
-            room = max(1, self._batch_tokens // max(1, length))
-            batch: list[_Row] = []
-            while bucket and len(batch) < room:
-                due, _, row = heapq.heappop(bucket)
-                if not row.queued or due != row.due:
-                    continue
-                row.queued = False
-                self._waiting_tokens -= length
-                self._waiting_rows -= 1
-                if any(ticket.open and ticket.deadline > now for ticket, _ in row.waiters):
-                    batch.append(row)
-                else:
-                    del self._rows[row.key]
-            if not bucket:
-                del self._buckets[length]
-            if batch:
-                return batch
+        """The next row of the request whose clock is furthest behind, and others of its length."""
+        latest = time.monotonic() + self._batch_seconds  # what is due before then would come too late
+        while self._tickets:
+            clock, _, ticket = self._tickets[0]
+            if ticket.pending and clock == ticket.clock:
+                if ticket.deadline > latest:
+                    return self._fill(ticket.pending[0])
+                self._withdraw(ticket)  # the caller hears of it at the deadline
+            heapq.heappop(self._tickets)
         return []
 
-    def _finish(self, worker: int, batch: list[_Row], logits: NDArray[np.float32] | Exception, started: float) -> None:
+    def _fill(self, first: _Row) -> list[_Row]:
+        """A batch of `first` and the longest waiting rows of its length; the requests that get them are charged."""
+        length = len(first.ids)
+        others = (row for row in self._lengths[length].values() if row is not first)
+        batch = [first, *itertools.islice(others, max(1, self._batch_tokens // max(1, length)) - 1)]
+        cost = length / self._rate * self._waiting_tickets
+        charged: dict[int, _Ticket] = {}
+        for row in batch:
+            self._unqueue(row)
+            for ticket, _ in row.waiters:
+                if ticket.pending:
+                    ticket.clock += cost
+                    charged[id(ticket)] = ticket
+        for ticket in charged.values():
+            while ticket.pending and not ticket.pending[0].queued:
+                ticket.pending.popleft()
+            if ticket.pending:
+                self._push(ticket)
+            else:
+                self._waiting_tickets -= 1
+        return batch
+
+    def _finish(
+        self, worker: int, batch: list[_Row], logits: NDArray[np.float32] | Exception, started: float, *, alone: bool
+    ) -> None:
+        tokens = sum(len(row.ids) for row in batch)
         with self._wake:
             now = time.monotonic()
-            beside = len(self._running)
             del self._running[worker]
-            tokens = sum(len(row.ids) for row in batch)
             if not isinstance(logits, Exception):
-                self._rate += _SMOOTHING * (beside * tokens / max(now - started, 1e-6) - self._rate)
+                seconds = max(now - started, 1e-6)
+                self._batch_seconds += _SMOOTHING * (seconds - self._batch_seconds)
+                if not alone and self._waiting_rows:  # all workers are busy: this is what the machine can do
+                    self._rate += _SMOOTHING * (len(self._workers) * tokens / seconds - self._rate)
             for index, row in enumerate(batch):
                 del self._rows[row.key]
-                if not isinstance(logits, Exception) and self._cache_rows and row.due > -math.inf:
-                    self._cache[row.key] = logits[index]
+                if not isinstance(logits, Exception) and self._cache_rows and not row.urgent:
+                    self._cache[row.key] = logits[index].copy()
                     if len(self._cache) > self._cache_rows:
                         self._cache.popitem(last=False)
                 for ticket, place in row.waiters:
                     if not ticket.open:
                         continue
                     if isinstance(logits, Exception):
-                        ticket.open = False
+                        self._abandon(ticket)
                         ticket.done(logits)
                         continue
                     ticket.started = min(ticket.started, started)
                     self._deliver(ticket, place, logits[index], now)
-        self._observe(Batch(len(batch), tokens, now - started))
+        try:
+            self._observe(Batch(len(batch), tokens, now - started))
+        except Exception as error:  # counting must not stop the work
+            logger.error("a batch was not counted", extra={"error": type(error).__name__})
 
     def _deliver(self, ticket: _Ticket, place: int, logits: NDArray[np.float32], now: float) -> None:
-        if not ticket.logits.size:
+        if ticket.logits is None:
             ticket.logits = np.empty((ticket.missing, len(logits)), dtype=np.float32)
         ticket.logits[place] = logits
         ticket.missing -= 1
         if not ticket.missing:
-            started = min(ticket.started, now)
+            started = max(ticket.submitted, min(ticket.started, now))
             ticket.open = False
             ticket.done(Outcome(ticket.logits, started - ticket.submitted, now - started))

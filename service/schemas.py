@@ -18,6 +18,10 @@ ARABIC_EXAMPLE = (
 )
 
 
+MOST_TEXTS = 10_000
+"""No setting allows more texts in one request."""
+
+
 def _mend(value: Any) -> Any:
     return replace_surrogates(value) if isinstance(value, str) else value
 
@@ -47,7 +51,9 @@ class ClassifyRequest(BaseModel):
         },
     )
 
-    texts: list[Text | TextInput] = Field(min_length=1, description="Texts, or objects with `id` and `text`.")
+    texts: list[Text | TextInput] = Field(
+        min_length=1, max_length=MOST_TEXTS, fail_fast=True, description="Texts, or objects with `id` and `text`."
+    )
     granularity: Granularity = Field(
         default="passage", description="`passage`: judge each text as one piece. `document`: judge its sentences."
     )

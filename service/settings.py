@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.engine import EngineName
+from service.schemas import MOST_TEXTS
 
 _RATE = r"^\d+ ?/ ?(second|minute|hour|day)$"
 
@@ -25,7 +26,7 @@ class Settings(BaseSettings):
     engine: EngineName = Field(default="onnxruntime", description="What computes; openvino is an extra.")
     threads: int | None = Field(default=None, ge=1, description="Inference threads; all processors by default.")
     max_request_bytes: int = Field(default=8 * 1024 * 1024, ge=1_024, description="Largest request body, unpacked.")
-    max_texts: int = Field(default=512, ge=1, description="Most texts in one request.")
+    max_texts: int = Field(default=512, ge=1, le=MOST_TEXTS, description="Most texts in one request.")
     max_text_characters: int = Field(default=200_000, ge=1, description="Longest text, in Unicode code points.")
     max_waiting_tokens: int = Field(default=32_768, ge=512, description="Tokens that may wait before requests are refused.")
     max_batch_tokens: int = Field(default=1_024, ge=1, description="Tokens of one batch.")
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Origins whose pages may call, separated by commas."
     )
+    telemetry: bool = Field(default=False, description="OpenTelemetry spans and metrics; they hold paths and queries.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("cors_origins", mode="before")

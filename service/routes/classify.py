@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+import io
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from models.classifier import TextItem
 from models.errors import RasidError
 from models.prediction import Answer, Granularity, Problem, Rejection
 from service.auth import Scope
-from service.errors import OverloadedError
+from service.errors import ClientLeftError, TooLargeError
 from service.lines import read_line
 from service.requests import facts_of
 from service.routes.desk import Desk, DeskDependency, Timeout, allow, problems, server_timing
@@ -23,7 +25,7 @@ from service.schemas import ClassifyRequest, ClassifyResponse, ModelName
 router = APIRouter(tags=["classify"], dependencies=[allow(Scope.CLASSIFY)])
 
 _CHUNK_LINES = 32
-_RETRY_SECONDS = 0.05
+_MAX_LINES = 100_000
 
 
 @router.post(
@@ -41,10 +43,10 @@ async def classify(body: ClassifyRequest, request: Request, desk: DeskDependency
         TextItem(str(index), entry) if isinstance(entry, str) else TextItem(entry.id, entry.text)
         for index, entry in enumerate(body.texts)
     ]
-    answered = await desk.classify(
+    answered, classifier = await desk.classify(
         request, items, granularity=body.granularity, evidence=body.evidence, timeout_seconds=timeout_seconds
     )
-    manifest = answered.classifier.bundle.manifest
+    manifest = classifier.bundle.manifest
     content = ClassifyResponse(
         model=ModelName(name=manifest.name, version=manifest.version), predictions=answered.answers
     ).model_dump_json()
@@ -79,46 +81,44 @@ async def stream(
     A line that cannot be used is answered in its place. When the service is busy the stream slows down; lines that are not
     answered within the time allowed come back with the error `deadline_exceeded`.
     """
-    lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
-    desk.spend(request, len(lines))
-    facts_of(request.scope).logged["texts"] = len(lines)
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        raise ClientLeftError("the caller closed the connection") from None
+    count = sum(1 for _ in _lines(body))
+    if count > _MAX_LINES:
+        raise TooLargeError(f"expected at most {_MAX_LINES} lines, got {count}; send them in parts")
+    desk.spend(request, count)
+    facts_of(request.scope).logged["texts"] = count
     deadline = facts_of(request.scope).received + timeout_seconds if timeout_seconds else None
-    manifest = desk.host.classifier.bundle.manifest
+    manifest = desk.host.active.classifier.bundle.manifest
     return StreamingResponse(
-        _answer_lines(desk, lines, granularity, evidence, deadline),
+        _answer_lines(desk, body, granularity, evidence, deadline),
         media_type="application/x-ndjson",
         headers={"X-Model-Name": manifest.name, "X-Model-Version": manifest.version},
     )
 
 
+def _lines(body: bytes) -> Iterator[bytes]:
+    return (line for line in io.BytesIO(body) if line.strip())
+
+
 async def _answer_lines(
-    desk: Desk, lines: Sequence[bytes], granularity: Granularity, evidence: bool, deadline: float | None
+    desk: Desk, body: bytes, granularity: Granularity, evidence: bool, deadline: float | None
 ) -> AsyncIterator[bytes]:
-    for at in range(0, len(lines), _CHUNK_LINES):
-        entries = [read_line(raw, at + n) for n, raw in enumerate(lines[at : at + _CHUNK_LINES], 1)]
-        items = [entry for entry in entries if isinstance(entry, TextItem)]
-        answers = iter(await _patiently(desk, items, granularity, evidence, deadline))
-        whole = [entry if isinstance(entry, Rejection) else next(answers) for entry in entries]
-        yield "".join(answer.model_dump_json() + "\n" for answer in whole).encode()
-
-
-async def _patiently(
-    desk: Desk, items: Sequence[TextItem], granularity: Granularity, evidence: bool, deadline: float | None
-) -> list[Answer]:
-    """Answers for a chunk of a stream, which waits its turn where others would be sent away."""
-    latest = deadline or time.monotonic() + desk.settings.timeout_seconds
-    while True:
-        try:
-            answered = await desk.answer(items, granularity=granularity, evidence=evidence, deadline=latest)
-        except OverloadedError as error:
-            if time.monotonic() + _RETRY_SECONDS < latest:
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            return _rejected(items, error)
-        except RasidError as error:
-            return _rejected(items, error)
-        return answered.answers
-
-
-def _rejected(items: Sequence[TextItem], error: RasidError) -> list[Answer]:
-    return [Rejection(id=item.id, error=Problem(code=error.code, detail=str(error))) for item in items]
+    lines = enumerate(_lines(body), 1)
+    with desk.host.request() as serving:  # a model that takes over meanwhile does not answer the rest
+        while entries := [read_line(raw, number) for number, raw in islice(lines, _CHUNK_LINES)]:
+            items = [entry for entry in entries if isinstance(entry, TextItem)]
+            latest = deadline or time.monotonic() + desk.settings.timeout_seconds
+            answers: list[Answer]
+            try:
+                answered = await desk.answer(
+                    serving, items, granularity=granularity, evidence=evidence, deadline=latest, patient=True
+                )
+                answers = answered.answers
+            except RasidError as error:
+                answers = [Rejection(id=item.id, error=Problem(code=error.code, detail=str(error))) for item in items]
+            found = iter(answers)
+            whole = [entry if isinstance(entry, Rejection) else next(found) for entry in entries]
+            yield "".join(answer.model_dump_json() + "\n" for answer in whole).encode()

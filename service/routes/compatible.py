@@ -5,7 +5,6 @@ They carry probabilities alone; decisions, review and evidence are only in `/v1/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,27 +13,37 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.classifier import TextItem
-from models.errors import EmptyTextError, RasidError
+from models.errors import EmptyTextError
 from models.prediction import Prediction
 from service.auth import Scope
-from service.errors import DeadlineError, OverloadedError, QuotaError, ShuttingDownError, TooLargeError
 from service.routes.desk import DeskDependency, allow, problems
-from service.schemas import Text
+from service.schemas import MOST_TEXTS, Text
 
 router = APIRouter(tags=["compatible"], dependencies=[allow(Scope.CLASSIFY)])
-Sequences = Annotated[list[Text], Field(min_length=1, max_length=2)]
+Sequences = Annotated[list[Text], Field(min_length=1, max_length=2, fail_fast=True)]
+
+
+class Refusal(BaseModel):
+    """An error in the words of text-embeddings-inference."""
+
+    error: str
+    error_type: str
 
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": "As text-embeddings-inference says it."} for status in (413, 422, 424, 429)
+    status: {"model": Refusal, "description": "As text-embeddings-inference says it."}
+    for status in (400, 401, 403, 413, 415, 422, 424, 429)
 }
 
 
 class PredictRequest(BaseModel):
     """What text-embeddings-inference takes: a text, or a batch `[["a"], ["b"]]`."""
 
-    inputs: Text | Sequences | Annotated[list[Sequences], Field(min_length=1)]
-    truncate: bool = Field(default=True, description="Judge the beginning of a text that is too long, or refuse it.")
+    inputs: Text | Sequences | Annotated[list[Sequences], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
+    truncate: bool | None = Field(
+        default=None, description="False refuses a text that is too long; else its beginning is judged."
+    )
+    truncation_direction: Literal["right", "Right"] = Field(default="right", description="Which end is cut off.")
     raw_scores: bool = Field(default=False, description="Log-odds of the probabilities.")
 
 
@@ -66,7 +75,7 @@ class TextClassificationRequest(BaseModel):
 @router.post(
     "/predict",
     response_model=list[Score] | list[list[Score]],
-    responses={**problems(400), **_REFUSALS},
+    responses=_REFUSALS,
     summary="As text-embeddings-inference answers",
 )
 async def predict(body: PredictRequest, request: Request, desk: DeskDependency) -> JSONResponse:
@@ -78,17 +87,14 @@ async def predict(body: PredictRequest, request: Request, desk: DeskDependency) 
         detail = 'a list of two strings is a pair, which this model does not take; a batch is [["first"], ["second"]]'
         return _refusal(422, "Tokenizer", detail)
     items = [TextItem(str(number), str(entry[0])) for number, entry in enumerate(sequences)]
-    try:
-        answered = await desk.classify(request, items, granularity="passage", evidence=False, timeout_seconds=None)
-    except RasidError as error:
-        return _refused(error)
+    answered, classifier = await desk.classify(request, items, granularity="passage", evidence=False, timeout_seconds=None)
     found: list[list[dict[str, object]]] = []
     for item, answer in zip(items, answered.answers, strict=True):
         if not isinstance(answer, Prediction):
             status, kind = (400, "Empty") if answer.error.code == EmptyTextError.code else (413, "Validation")
             return _refusal(status, kind, f"input {item.id}: {answer.error.detail}")
-        if answer.truncated and not body.truncate:
-            limit = answered.classifier.bundle.manifest.max_tokens
+        if answer.truncated and body.truncate is False:
+            limit = classifier.bundle.manifest.max_tokens
             return _refusal(413, "Validation", f"input {item.id} has more than {limit} tokens; shorten it or set truncate")
         found.append(_scores(answer, raw=body.raw_scores))
     return JSONResponse(found[0] if one else found)
@@ -104,7 +110,7 @@ async def text_classification(body: TextClassificationRequest, request: Request,
     """Scores of every label, the highest first: `InferenceClient(base_url=…).text_classification(text)`."""
     parameters = body.parameters
     items = [TextItem("0", body.inputs)]
-    answered = await desk.classify(request, items, granularity="passage", evidence=False, timeout_seconds=None)
+    answered, _ = await desk.classify(request, items, granularity="passage", evidence=False, timeout_seconds=None)
     [answer] = answered.answers
     if not isinstance(answer, Prediction):
         raise EmptyTextError(answer.error.detail)
@@ -123,26 +129,6 @@ def _scores(answer: Prediction, *, raw: bool) -> list[dict[str, object]]:
 def _log_odds(probability: float) -> float:
     bounded = min(max(probability, 5e-5), 1 - 5e-5)  # probabilities have four decimals
     return float(np.log(bounded / (1 - bounded)))
-
-
-_KINDS: Sequence[tuple[type[RasidError], int, str]] = (
-    (OverloadedError, 429, "Overloaded"),
-    (QuotaError, 429, "Overloaded"),
-    (DeadlineError, 429, "Overloaded"),
-    (ShuttingDownError, 503, "Unhealthy"),
-    (TooLargeError, 413, "Validation"),
-)
-
-
-def _refused(error: RasidError) -> JSONResponse:
-    for kind, status, name in _KINDS:
-        if isinstance(error, kind):
-            response = _refusal(status, name, str(error))
-            retry = getattr(error, "retry_after_seconds", None)
-            if retry is not None:
-                response.headers["Retry-After"] = str(retry)
-            return response
-    return _refusal(424, "Backend", str(error))
 
 
 def _refusal(status: int, kind: str, detail: str) -> JSONResponse:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
-from fastapi.security import HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPBearer
 
-from models.classifier import TextItem
+from models.classifier import Classifier, TextItem
 from models.errors import TextTooLongError
 from models.prediction import Answer, Granularity, Problem, Rejection
 from service.auth import KeyRing, Scope
@@ -19,7 +19,7 @@ from service.metrics import Metrics
 from service.quotas import Quotas
 from service.requests import facts_of
 from service.schemas import ProblemDetail
-from service.serving import Answered, ModelHost
+from service.serving import Answered, ModelHost, Serving
 from service.settings import Settings
 
 Timeout = Annotated[
@@ -46,40 +46,46 @@ class Desk:
         granularity: Granularity,
         evidence: bool,
         timeout_seconds: float | None,
-    ) -> Answered:
+    ) -> tuple[Answered, Classifier]:
         """Answers in the order of the items; those beyond the limit of length are rejected. Raises ServiceError.
 
         Where the caller hangs up, what was not computed yet is dropped.
         """
         if len(items) > self.settings.max_texts:
             raise TooLargeError(f"expected at most {self.settings.max_texts} texts in a request, got {len(items)}")
+        self.host.admit(sum(len(item.text) for item in items) // _CHARACTERS_PER_TOKEN)  # before it counts for the quota
         self.spend(request, len(items))
         facts = facts_of(request.scope)
         allowed = min(timeout_seconds or self.settings.timeout_seconds, self.settings.timeout_seconds)
-        work = self.answer(items, granularity=granularity, evidence=evidence, deadline=facts.received + allowed)
-        answered = await unless_left(request, work)
+        with self.host.request() as serving:
+            work = self.answer(serving, items, granularity=granularity, evidence=evidence, deadline=facts.received + allowed)
+            answered = await unless_left(request, work)
         facts.logged["texts"] = len(items)
         facts.logged["tokens"] = answered.tokens
         for phase in ("prepare", "queue", "inference"):
             facts.logged[f"{phase}_seconds"] = round(getattr(answered, f"{phase}_seconds"), 4)
-        return answered
+        return answered, serving.classifier
 
-    async def answer(self, items: Sequence[TextItem], *, granularity: Granularity, evidence: bool, deadline: float) -> Answered:
+    async def answer(
+        self,
+        serving: Serving,
+        items: Sequence[TextItem],
+        *,
+        granularity: Granularity,
+        evidence: bool,
+        deadline: float,
+        patient: bool = False,
+    ) -> Answered:
         """Answers in the order of the items, counted in the metrics."""
         limit = self.settings.max_text_characters
         fitting = [item for item in items if len(item.text) <= limit]
-        answered = await self.host.classify(fitting, granularity=granularity, evidence=evidence, deadline=deadline)
+        answered = await self.host.classify(
+            serving, fitting, granularity=granularity, evidence=evidence, deadline=deadline, patient=patient
+        )
         if len(fitting) < len(items):
             found = iter(answered.answers)
             whole = [next(found) if len(item.text) <= limit else _too_long(item, limit) for item in items]
-            answered = Answered(
-                whole,
-                answered.classifier,
-                answered.tokens,
-                answered.prepare_seconds,
-                answered.queue_seconds,
-                answered.inference_seconds,
-            )
+            answered = replace(answered, answers=whole)
         self.metrics.answered(answered)
         return answered
 
@@ -141,8 +147,9 @@ def _too_long(item: TextItem, limit: int) -> Answer:
     return Rejection(id=item.id, error=Problem(code=TextTooLongError.code, detail=detail))
 
 
+_CHARACTERS_PER_TOKEN = 8  # few, so that only a really full queue refuses before the tokens are known
 _PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemDetail.__name__}"}
-_EVERYWHERE = (401, 403)
+_EVERYWHERE = (401, 403, 500)
 _PROBLEMS = {
     400: "The body does not parse.",
     401: "An API key is needed.",
@@ -154,7 +161,11 @@ _PROBLEMS = {
     422: "A field is missing or wrong.",
     429: "The quota is used up; `Retry-After` tells for how long.",
     503: "Overloaded or stopping; `Retry-After` tells when to come again.",
+    500: "The service failed.",
     504: "Not answered in the time allowed.",
 }
-SECURITY = HTTPBearer(auto_error=False, description="An API key made by `rasid keys add`; none is needed on loopback.")
+SECURITY = [
+    Depends(HTTPBearer(auto_error=False, description="An API key made by `rasid keys add`; none is needed on loopback.")),
+    Depends(APIKeyHeader(name="X-Api-Key", auto_error=False, description="The same.")),
+]
 DeskDependency = Annotated[Desk, Depends(_desk)]

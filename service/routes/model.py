@@ -17,7 +17,7 @@ router = APIRouter(tags=["model"])
 @router.get("/v1/labels", dependencies=[allow(Scope.CLASSIFY)], responses=problems(), summary="What the labels mean")
 async def labels(desk: DeskDependency) -> LabelsResponse:
     """The labels, their names and their definitions in both languages."""
-    taxonomy = desk.host.classifier.bundle.taxonomy
+    taxonomy = desk.host.active.classifier.bundle.taxonomy
     return LabelsResponse(
         taxonomy=taxonomy.name,
         version=taxonomy.version,
@@ -35,7 +35,7 @@ async def model(desk: DeskDependency) -> ModelResponse:
 @router.post(
     "/v1/model/activate",
     dependencies=[allow(Scope.ADMIN)],
-    responses=problems(400, 404, 409, 422),
+    responses=problems(400, 404, 409, 413, 415, 422),
     summary="Let another bundle take over",
 )
 async def activate(body: ActivateRequest, desk: DeskDependency) -> ModelResponse:
@@ -51,7 +51,7 @@ async def activate(body: ActivateRequest, desk: DeskDependency) -> ModelResponse
 @router.post(
     "/v1/model/rollback",
     dependencies=[allow(Scope.ADMIN)],
-    responses=problems(409),
+    responses=problems(404, 409, 413, 415),
     summary="Let the model before this one take over again",
 )
 async def rollback(desk: DeskDependency) -> ModelResponse:
@@ -71,7 +71,7 @@ def _bundle_path(folder: Path | None, name: str) -> Path:
 
 
 def _describe(desk: Desk) -> ModelResponse:
-    manifest = desk.host.classifier.bundle.manifest
+    manifest = desk.host.active.classifier.bundle.manifest
     return ModelResponse(
         **manifest.model_dump(include=set(ModelResponse.model_fields) - {"model_hash"}), model_hash=manifest.model_hash
     )

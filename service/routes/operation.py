@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.auth import Scope
 from service.requests import facts_of
-from service.routes.desk import DeskDependency, allow, problems
+from service.routes.desk import SECURITY, DeskDependency, allow, problems
 from service.schemas import Health, LimitsResponse
 
 router = APIRouter(tags=["operation"])
@@ -29,16 +29,26 @@ async def readyz(desk: DeskDependency) -> Health:
 
 @router.get(
     "/metrics",
+    dependencies=SECURITY,
     response_class=Response,
     responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {}}}, **problems()},
     summary="Prometheus metrics",
 )
-async def metrics(desk: DeskDependency) -> Response:
-    """Requests, queue, batches, tokens, time by phase, labels, languages, probabilities. With keys, any key reads them."""
+async def metrics(request: Request, desk: DeskDependency) -> Response:
+    """Requests, queue, batches, tokens, time by phase, labels, languages, probabilities.
+
+    Where there are keys it takes one with the scope `admin`: who reads them between two requests of somebody else learns what
+    was decided on them.
+    """
+    caller = facts_of(request.scope).caller
+    if caller.name != desk.keys.anonymous.name:
+        caller.require(Scope.ADMIN)
     return Response(desk.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/limits", dependencies=[allow(Scope.CLASSIFY)], responses=problems(), summary="What this service takes")
+@router.get(
+    "/v1/limits", dependencies=[*SECURITY, allow(Scope.CLASSIFY)], responses=problems(), summary="What this service takes"
+)
 async def limits(request: Request, desk: DeskDependency) -> LimitsResponse:
     """Limits of a request, and the caller's quotas."""
     settings = desk.settings
@@ -47,7 +57,7 @@ async def limits(request: Request, desk: DeskDependency) -> LimitsResponse:
         max_request_bytes=settings.max_request_bytes,
         max_texts=settings.max_texts,
         max_text_characters=settings.max_text_characters,
-        max_tokens=desk.host.classifier.bundle.manifest.max_tokens,
+        max_tokens=desk.host.active.classifier.bundle.manifest.max_tokens,
         timeout_seconds=settings.timeout_seconds,
         caller=caller.name,
         scopes=list(caller.scopes),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,38 @@ def test_a_short_text_overtakes_an_article_that_came_before(engine: Engine, sche
     assert len(engine.batches) == 12
 
 
+@pytest.mark.parametrize("articles", [1, 4])
+def test_full_batches_do_not_let_articles_hold_up_a_short_text(engine: Engine, articles: int) -> None:
+    generator = random.Random(3)
+    scheduler = Scheduler(engine, workers=1, max_waiting_tokens=10**6, max_batch_tokens=1_024)
+    sentences = [[generator.randrange(10**6)] * generator.randint(15, 60) for _ in range(400)]
+
+    async def run() -> None:
+        first = await held(engine, scheduler)
+        long = await queued(scheduler, *(sentences[n::articles] for n in range(articles)))
+        [short] = await queued(scheduler, [[5] * 14])
+        engine.gate.set()
+        await asyncio.gather(first, *long, short)
+
+    asyncio.run(run())
+    scheduler.close(timeout_seconds=5)
+    assert engine.batches.index([[5] * 14]) <= 1 + articles  # each of them may have had one batch
+
+
+def test_an_article_is_not_starved_by_short_texts(engine: Engine, scheduler: Scheduler) -> None:
+    scheduler._rate = 40_000.0
+
+    async def run() -> None:
+        first = await held(engine, scheduler)
+        [article] = await queued(scheduler, [[n] * 39 for n in range(3)])
+        shorts = await queued(scheduler, *([[100 + n] * 38] for n in range(30)))
+        engine.gate.set()
+        await asyncio.gather(first, article, *shorts)
+
+    asyncio.run(run())
+    assert max(engine.batches.index([[n] * 39]) for n in range(3)) < 32
+
+
 def test_the_same_row_in_flight_is_computed_once_and_answered_twice(engine: Engine, scheduler: Scheduler) -> None:
     async def run() -> None:
         first = await held(engine, scheduler)
@@ -162,13 +195,48 @@ def test_a_full_queue_refuses_and_keeps_half_for_short_requests(engine: Engine, 
         with pytest.raises(OverloadedError) as refused:
             scheduler.admit(100)
         assert refused.value.retry_after_seconds >= 1
-        scheduler.admit(40)
-        [more] = await queued(scheduler, [[n] * 19 for n in range(10)])
+        shorts = []
+        for n in range(5):
+            scheduler.admit(40)
+            shorts += await queued(scheduler, [[10 + n] * 40])
         with pytest.raises(OverloadedError):
             scheduler.admit(40)
         engine.gate.set()
-        await asyncio.gather(first, bulk, more)
+        await asyncio.gather(first, bulk, *shorts)
         scheduler.admit(10_000)  # nothing waits: whatever its size, it is taken
+
+    asyncio.run(run())
+
+
+def test_a_request_of_any_size_does_not_lock_others_out(engine: Engine, scheduler: Scheduler) -> None:
+    async def run() -> None:
+        first = await held(engine, scheduler)
+        [huge] = await queued(scheduler, [[n] * 30 for n in range(100)])  # 3,000 tokens where 400 may wait
+        scheduler.admit(40)
+        with pytest.raises(OverloadedError):
+            scheduler.admit(41)
+        huge.cancel()
+        await asyncio.sleep(0.01)
+        assert scheduler.state().waiting_tokens == 0  # what nobody waits for does not count any more
+        scheduler.admit(10_000)
+        engine.gate.set()
+        await first
+
+    asyncio.run(run())
+    assert len(engine.batches) == 1
+
+
+def test_what_cannot_be_done_in_time_is_refused(engine: Engine, scheduler: Scheduler) -> None:
+    async def run() -> None:
+        first = await held(engine, scheduler)
+        tasks = await queued(scheduler, *([[n] * 20] for n in range(5)))
+        scheduler._rate = 10.0  # the hundred tokens that wait take ten seconds
+        scheduler.admit(20, deadline=time.monotonic() + 13)
+        with pytest.raises(OverloadedError) as refused:
+            scheduler.admit(20, deadline=time.monotonic() + 2)
+        assert 5 <= refused.value.retry_after_seconds <= 11
+        engine.gate.set()
+        await asyncio.gather(first, *tasks)
 
     asyncio.run(run())
 

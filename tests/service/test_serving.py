@@ -45,7 +45,7 @@ class Gate:
     """Holds the engine of a service back until it is opened."""
 
     def __init__(self, client: TestClient) -> None:
-        self._scheduler = client.app.state.desk.host._scheduler
+        self._scheduler = client.app.state.desk.host.active.scheduler
         self._honest = self._scheduler._infer
         self.entered = threading.Event()
         self.open = threading.Event()
@@ -176,6 +176,13 @@ def test_a_body_may_be_packed(client: TestClient) -> None:
     assert code(packed[:-9]) == (400, "malformed_body")
     assert code(packed + packed) == (400, "malformed_body")
     assert code(b"not packed") == (400, "malformed_body")
+
+    def junk() -> Iterator[bytes]:
+        yield packed
+        for _ in range(1_000):  # a stream that goes on after its end must not be collected
+            yield b"x" * 65_536
+
+    assert client.post("/v1/classify", content=junk(), headers=headers).status_code in (400, 413)
     assert code(packed, **{"content-encoding": "br"}) == (415, "unsupported_encoding")
 
 
@@ -227,7 +234,7 @@ def test_metrics_count_and_hold_no_text(client: TestClient) -> None:
     assert 'rasid_phase_seconds_count{phase="queue"} 1.0' in page
     assert "rasid_queue_tokens 0.0" in page
     assert "rasid_inference_tokens_total" in page
-    assert f'version="{client.app.state.desk.host.classifier.bundle.manifest.version}"' in page
+    assert f'version="{client.app.state.desk.host.active.classifier.bundle.manifest.version}"' in page
 
 
 def test_limits_are_told(client: TestClient) -> None:
@@ -244,13 +251,13 @@ def test_a_worker_that_died_or_hangs_makes_the_service_unready(client: TestClien
     monkeypatch.setattr("service.serving._STUCK_SECONDS", 0.0)
     assert "has been running" in client.get("/readyz").json()["detail"]
     gate.open.set()
-    client.app.state.desk.host._scheduler.close(timeout_seconds=5)
+    client.app.state.desk.host.active.scheduler.close(timeout_seconds=5)
     assert "worker is gone" in client.get("/readyz").json()["detail"]
 
 
 def test_another_bundle_takes_over_while_requests_run_and_can_be_taken_back(client: TestClient, bundles: Path) -> None:
     host: ModelHost = client.app.state.desk.host
-    first = host.classifier
+    first = host.active.classifier
     gate = Gate(client)
     answered: list[int] = []
     thread = threading.Thread(target=lambda: answered.append(client.post("/v1/classify", json={"texts": TEXTS}).status_code))
@@ -258,15 +265,41 @@ def test_another_bundle_takes_over_while_requests_run_and_can_be_taken_back(clie
     assert gate.entered.wait(10)
     taking = threading.Thread(target=client.post, args=("/v1/model/activate",), kwargs={"json": {"bundle": RELEASED}})
     taking.start()
-    until(lambda: host.classifier is not first)
+    until(lambda: host.active.classifier is not first)
     assert client.post("/v1/classify", json={"texts": TEXTS}).status_code == 200  # by the new one, while the old is busy
     gate.open.set()
     thread.join()
     taking.join()
     assert answered == [200]
-    assert host.classifier.bundle.path == bundles / RELEASED
+    assert host.active.classifier.bundle.path == bundles / RELEASED
     assert client.post("/v1/model/rollback").status_code == 200
-    assert host.classifier.bundle.path == released_bundle_path()
+    assert host.active.classifier.bundle.path == released_bundle_path()
+
+
+def test_a_stream_is_answered_to_its_end_by_the_model_it_began_with(client: TestClient) -> None:
+    host: ModelHost = client.app.state.desk.host
+    first = host.active
+    gate = Gate(client)
+    got: list[Response] = []
+    content = b"\n".join(json.dumps(f"Number {n} fled.").encode() for n in range(100))
+    thread = threading.Thread(target=lambda: got.append(client.post("/v1/classify/stream", content=content)))
+    thread.start()
+    assert gate.entered.wait(10)
+    assert client.post("/v1/model/activate", json={"bundle": RELEASED}).status_code == 200
+    assert host.active is not first
+    gate.open.set()
+    thread.join()
+    assert [("error" in row) for row in lines(got[0])] == [False] * 100
+    until(lambda: not first.scheduler.state().alive)  # and then it goes
+
+
+def test_asking_often_whether_it_is_ready_costs_one_inference(client: TestClient) -> None:
+    for _ in range(20):
+        assert client.get("/readyz").status_code == 200
+    assert "rasid_inference_tokens_total" in client.get("/metrics").text
+    page = client.get("/metrics").text
+    batches = float(next(line for line in page.splitlines() if line.startswith("rasid_batch_rows_count")).split()[1])
+    assert batches <= 2
 
 
 @pytest.mark.parametrize(
@@ -301,11 +334,11 @@ def test_a_model_that_errs_on_the_check_texts_does_not_take_over(tiny: Classifie
 
 
 def test_time_spent_on_preparation_counts(released: Classifier) -> None:
-    host = ModelHost(released, Settings())
-
     async def run() -> None:
-        with pytest.raises(DeadlineError):
-            await host.classify([TextItem("0", "word " * 5_000)], granularity="document", evidence=False, deadline=0.0)
+        host = ModelHost(released, Settings())
+        items = [TextItem("0", "word " * 5_000)]
+        with host.request() as serving, pytest.raises(DeadlineError):
+            await host.classify(serving, items, granularity="document", evidence=False, deadline=0.0)
+        host.close()
 
     asyncio.run(run())
-    host.close()
