@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from models.classifier import TextItem
 from models.errors import EmptyTextError
@@ -20,6 +20,8 @@ from service.routes.desk import DeskDependency, allow, problems
 from service.schemas import MOST_TEXTS, Text
 
 router = APIRouter(tags=["compatible"], dependencies=[allow(Scope.CLASSIFY)])
+_TEXT = {"type": "string"}
+_ALONE = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 1}  # pairs are understood only to be refused
 Sequences = Annotated[list[Text], Field(min_length=1, max_length=2, fail_fast=True)]
 
 
@@ -39,7 +41,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 class PredictRequest(BaseModel):
     """What text-embeddings-inference takes: a text, or a batch `[["a"], ["b"]]`."""
 
-    inputs: Text | Sequences | Annotated[list[Sequences], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
+    inputs: Annotated[
+        Text | Sequences | Annotated[list[Sequences], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)],
+        WithJsonSchema({"anyOf": [_TEXT, _ALONE, {"type": "array", "items": _ALONE, "minItems": 1, "maxItems": MOST_TEXTS}]}),
+    ]
     truncate: bool | None = Field(
         default=None, description="False refuses a text that is too long; else its beginning is judged."
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import WithJsonSchema
 
 from models.classifier import Classifier, TextItem
 from models.errors import TextTooLongError
@@ -24,6 +25,7 @@ from service.settings import Settings
 
 Timeout = Annotated[
     float | None,
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
     Header(alias="X-Timeout-Seconds", gt=0, allow_inf_nan=False, description="Answer within so many seconds, or with 504."),
 ]
 
