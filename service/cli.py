@@ -183,6 +183,59 @@ def _classify_lines(classifier: Classifier, text: str, granularity: Granularity,
     flush()
 
 
+@app.command(
+    epilog="Examples: rasid score articles.csv scored.csv   |   rasid score 'news/*.jsonl.gz' out.parquet --keep-columns   |   "
+    "rasid score folder/ out.xlsx --granularity document --evidence"
+)
+def score(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files (.jsonl .csv .tsv .parquet .xlsx .txt, also .gz .zst), folders, patterns, or -.")
+    ],
+    output: Annotated[str, typer.Argument(help="Output: .jsonl, .csv, .tsv, .parquet or .xlsx, or - for JSON lines.")],
+    granularity: Annotated[Granularity, typer.Option(help="Judge a text as one passage, or its sentences.")] = "passage",
+    evidence: Annotated[bool, typer.Option("--evidence", help="Name the sentences that carry labels.")] = False,
+    text_column: Annotated[str | None, typer.Option(help="Column of the text; found by its name otherwise.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the id; found by its name, else rows are numbered.")] = None,
+    keep_columns: Annotated[bool, typer.Option("--keep-columns", help="Carry all columns of the input over.")] = False,
+    input_format: Annotated[
+        Literal["jsonl", "csv", "tsv", "parquet", "xlsx", "txt"] | None,
+        typer.Option(help="What the input is, whatever its name."),
+    ] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="File of what could not be scored. [default: OUTPUT.rejects.jsonl]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget a run that was stopped.")] = False,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle to use [RASID_BUNDLE, the released one].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
+) -> None:
+    """Score files of texts, of any size.
+
+    What cannot be scored goes to a file of its own with the reason. Stopped at any moment, by Ctrl-C, a kill or a power cut, it
+    goes on with --resume; the output appears when it is whole.
+    """
+    from service.score.command import run_score  # noqa: PLC0415 - what it needs takes a while to load
+    from service.score.rows import Columns  # noqa: PLC0415
+    from service.score.score import ScoreOptions  # noqa: PLC0415
+    from service.score.sources import find_sources  # noqa: PLC0415
+
+    with _told():
+        settings = Settings()
+        options = ScoreOptions(
+            columns=Columns(text_column, id_column),
+            granularity=granularity,
+            evidence=evidence,
+            keep_columns=keep_columns,
+            max_characters=settings.max_text_characters,
+        )
+        sources = find_sources(inputs, input_format)
+        classifier = Classifier.load(bundle or settings.bundle, threads=settings.threads, engine=settings.engine)
+        done = run_score(
+            classifier, sources, output, rejects, options, resume=resume, restart=restart, console=None if quiet else _errors
+        )
+    raise typer.Exit(0 if done else 130)
+
+
 @keys_app.command("add", epilog="Example: rasid keys add newsroom --scope classify --rate 6000/minute --file keys.json")
 def add(
     name: Annotated[str, typer.Argument(help="Who uses the key; it stands in the log.")],

@@ -1,0 +1,1 @@
+"""Batch scoring: files in, files out, nothing lost."""

@@ -1,0 +1,98 @@
+"""From records to texts: which column is the text, which the id, and which records cannot be scored."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.classifier import TextItem
+from models.errors import InputError, TextTooLongError
+from models.text import replace_surrogates
+from service.score.sources import Broken, Record, Source, read_records
+
+TEXT_COLUMNS = ("text", "content", "body", "article", "passage", "sentence", "description", "message", "tweet")
+ARABIC_TEXT_COLUMNS = ("النص", "نص", "المحتوى", "المقال", "الخبر", "الوصف")
+_ID_COLUMNS = ("id", "uid", "doc_id", "document_id", "url", "المعرف")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns are used; None is found by name in every source."""
+
+    text: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the input, by its number over all sources: an item, or the reason why it is rejected."""
+
+    number: int
+    place: str
+    id: str
+    item: TextItem | None
+    columns: dict[str, Any]
+    rejection: Broken | None = None
+
+
+def read_rows(sources: Sequence[Source], columns: Columns, *, max_characters: int) -> Iterator[Row]:
+    """The rows of all sources in order. Raises InputError where a source has no column of text."""
+    number = 0
+    for source in sources:
+        chosen: tuple[str, str | None] | None = None
+        for record in read_records(source):
+            number += 1
+            if isinstance(record.content, Broken):
+                yield Row(number, record.place, str(number), None, {}, record.content)
+                continue
+            if chosen is None or source.format == "jsonl":
+                chosen = _choose(record.content, columns, chosen, source)
+            yield _row(number, record, record.content, chosen, max_characters)
+
+
+def _choose(
+    content: dict[str, Any], columns: Columns, before: tuple[str, str | None] | None, source: Source
+) -> tuple[str, str | None]:
+    names = {_folded(name): name for name in content}
+    text = columns.text or next((names[n] for n in (*TEXT_COLUMNS, *ARABIC_TEXT_COLUMNS) if n in names), None)
+    identity = columns.id or next((names[n] for n in _ID_COLUMNS if n in names), None)
+    if text is None or (columns.text and columns.text not in content):
+        if source.format == "jsonl":  # rows may differ: this one is rejected, not the file
+            return (before[0] if before else columns.text or "text", identity)
+        raise InputError(
+            f"{source.path}: expected a column {columns.text or 'of text (text, content, body ...)'}, found "
+            f"{', '.join(map(str, content)) or 'none'}; name it with --text-column"
+        )
+    return text, identity
+
+
+def _row(number: int, record: Record, content: dict[str, Any], chosen: tuple[str, str | None], max_characters: int) -> Row:
+    text_name, id_name = chosen
+    given = content.get(id_name) if id_name is not None else None
+    identity = replace_surrogates(str(given)) if given is not None and str(given) else str(number)
+    text = content.get(text_name)
+    kept = {name: value for name, value in content.items() if name != text_name}
+
+    def reject(code: str, detail: str) -> Row:
+        return Row(number, record.place, identity, None, kept, Broken(code, detail))
+
+    if text is None:
+        return reject("missing_text", f"expected a text in {text_name}, there is none")
+    if not isinstance(text, str):
+        return reject("not_text", f"expected a text in {text_name}, got {_kind(text)}")
+    if "\x00" in text:
+        return reject("nul_character", "expected text, got NUL characters in it; is the file damaged or binary?")
+    if len(text) > max_characters:
+        return reject(TextTooLongError.code, f"expected at most {max_characters} characters, got {len(text)}")
+    return Row(number, record.place, identity, TextItem(identity, replace_surrogates(text)), {**kept, text_name: text})
+
+
+def _kind(value: object) -> str:
+    names = {"datetime": "a date", "date": "a date", "time": "a time", "int": "a number", "float": "a number"}
+    return names.get(type(value).__name__, type(value).__name__)
+
+
+def _folded(name: object) -> str:
+    return unicodedata.normalize("NFKC", str(name)).strip().lower()

@@ -1,0 +1,255 @@
+"""Where rows come from: JSONL, CSV, TSV, Parquet, Excel, plain text, packed or not; paths, folders, patterns, standard input.
+
+Every reader gives its records in order and goes on after a broken one: what cannot be read is given as a `Broken` in its place.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from models.errors import InputError
+
+Format = Literal["jsonl", "csv", "tsv", "parquet", "xlsx", "txt"]
+STANDARD_INPUT = "-"
+_FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".xlsx": "xlsx",
+    ".txt": "txt",
+}
+_PACKED = {".gz": "gzip", ".zst": "zstd"}
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+_CELL_LIMIT = 64 * 1024 * 1024
+_PARQUET_ROWS = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A record that could not be read, and why."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file: where it stands (`file:row`), and its columns or why there are none."""
+
+    place: str
+    content: dict[str, Any] | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file, or standard input, and how it is read."""
+
+    path: str
+    format: Format
+
+    @property
+    def size(self) -> int:
+        """Its bytes as they lie on the disk; 0 for standard input."""
+        return 0 if self.path == STANDARD_INPUT else Path(self.path).stat().st_size
+
+
+def find_sources(inputs: Sequence[str], given: Format | None = None) -> list[Source]:
+    """The files that paths, folders and patterns name, in order. Raises InputError where there is none or none can be read."""
+    found: list[Source] = []
+    for entry in inputs:
+        if entry == STANDARD_INPUT:
+            found.append(Source(entry, given or "jsonl"))
+            continue
+        path = Path(entry)
+        if path.is_dir():
+            inside = sorted(str(file) for file in path.rglob("*") if file.is_file() and _format_of(file, given))
+            if not inside:
+                raise InputError(f"{entry} holds no file that can be read; expected {_known()}")
+            found.extend(_source(Path(file), given) for file in inside)
+        elif path.exists():
+            found.append(_source(path, given))
+        else:
+            matching = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207 - a pattern from any folder
+            if not matching:
+                raise InputError(f"there is no file {entry}, and nothing matches it as a pattern")
+            found.extend(_source(Path(file), given) for file in matching if Path(file).is_file())
+    if sum(source.path == STANDARD_INPUT for source in found) > 1:
+        raise InputError("standard input (-) can be read once")
+    return found
+
+
+def read_records(source: Source) -> Iterator[Record]:
+    """The records of a source. Raises InputError where it is nothing of its format at all."""
+    readers = {"jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet, "xlsx": _excel, "txt": _plain}
+    name = "standard input" if source.path == STANDARD_INPUT else Path(source.path).name
+    for number, content in readers[source.format](source):
+        yield Record(f"{name}:{number}", content)
+
+
+def _source(path: Path, given: Format | None) -> Source:
+    found = _format_of(path, given)
+    if found is None:
+        raise InputError(f"{path}: expected {_known()}; name another kind of file with --input-format")
+    return Source(str(path), found)
+
+
+def _format_of(path: Path, given: Format | None) -> Format | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return given or (_FORMATS.get(suffixes[-1]) if suffixes else None)
+
+
+def _known() -> str:
+    return f"one of {', '.join(_FORMATS)}, or one of these with {' or '.join(_PACKED)}"
+
+
+@contextmanager
+def _bytes(source: Source) -> Iterator[io.BufferedReader]:
+    """The unpacked bytes; what is packed is known by its first bytes, whatever the file is called."""
+    stack = ExitStack()
+    with stack:
+        standard = source.path == STANDARD_INPUT
+        raw: Any = sys.stdin.buffer if standard else stack.enter_context(open(source.path, "rb"))  # noqa: PTH123, SIM115
+        raw = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+        start = raw.peek(4)[:4]
+        packing = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+        try:
+            if packing is not None:
+                packed: Any = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), packing))
+                yield io.BufferedReader(packed)
+            else:
+                yield raw
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{source.path}: cannot be read or unpacked: {type(error).__name__}") from None
+
+
+@contextmanager
+def _text(source: Source, newline: str | None) -> Iterator[io.TextIOWrapper]:
+    """The text; bytes that are not UTF-8 come through as lone surrogates, so that their record alone is rejected."""
+    with _bytes(source) as binary:
+        start = binary.peek(3)[:3]
+        encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
+        text = io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline=newline)
+        try:
+            yield text
+        finally:
+            text.detach()
+
+
+def _jsonl(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    with _text(source, newline=None) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _json_row(line)
+
+
+def _json_row(line: str) -> dict[str, Any] | Broken:
+    if not _is_clean(line):
+        return Broken("not_utf8", "expected UTF-8; convert the file first")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        where = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "it cannot be parsed"
+        return Broken("invalid_json", f"expected a JSON object, {where}")
+    if isinstance(row, str):
+        return {"text": row}
+    return row if isinstance(row, dict) else Broken("invalid_json", f"expected a JSON object, got {type(row).__name__}")
+
+
+def _delimited(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    csv.field_size_limit(_CELL_LIMIT)
+    with _text(source, newline="") as lines:
+        reader = csv.reader(lines, delimiter="\t" if source.format == "tsv" else ",")
+        header: list[str] | None = None
+        number = 0
+        while True:
+            number += 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield number, Broken("invalid_csv", f"up to line {reader.line_num}: {error}; is a quotation mark left open?")
+                continue
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = [cell.strip() for cell in cells]
+                continue
+            if not all(map(_is_clean, cells)):
+                yield number, Broken("not_utf8", "expected UTF-8 or UTF-16 with its mark; convert the file first")
+            elif len(cells) != len(header):
+                yield number, Broken("invalid_csv", f"expected {len(header)} cells as in the header, got {len(cells)}")
+            else:
+                yield number, dict(zip(header, cells, strict=True))
+
+
+def _parquet(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - takes a while
+
+    if source.path == STANDARD_INPUT:
+        raise InputError("Parquet cannot be read from standard input; give a file")
+    try:
+        file = pq.ParquetFile(source.path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{source.path}: expected a Parquet file: {type(error).__name__}") from None
+    number = 0
+    with file:
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def _excel(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    import zipfile  # noqa: PLC0415
+
+    import openpyxl  # noqa: PLC0415 - takes a while
+    from openpyxl.utils.exceptions import InvalidFileException  # noqa: PLC0415
+
+    try:
+        book = openpyxl.load_workbook(source.path, read_only=True, data_only=True)
+    except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError) as error:
+        raise InputError(f"{source.path}: expected an Excel file (.xlsx): {type(error).__name__}") from None
+    try:
+        header: list[str] | None = None
+        for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), 1):
+            if all(cell is None or not str(cell).strip() for cell in cells):
+                continue
+            if header is None:
+                header = ["" if cell is None else str(cell).strip() for cell in cells]
+                continue
+            yield number, {name: cell for name, cell in zip(header, cells, strict=False) if name}
+    finally:
+        book.close()
+
+
+def _plain(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    with _text(source, newline=None) as text:
+        content = text.read()
+    name = Path(source.path).name if source.path != STANDARD_INPUT else "standard input"
+    if not _is_clean(content):
+        yield 1, Broken("not_utf8", "expected UTF-8 or UTF-16 with its mark; convert the file first")
+    else:
+        yield 1, {"id": name, "text": content}
+
+
+def _is_clean(text: str) -> bool:
+    """Whether all bytes were text of the encoding."""
+    return text.isascii() or not any("\udc80" <= char <= "\udcff" for char in text)
