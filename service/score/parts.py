@@ -37,11 +37,12 @@ class Parts:
         parts = cls(folder)
         if restart and folder.exists():
             with parts:
-                shutil.rmtree(folder)
+                parts.remove()
         if folder.exists() and not resume:
             raise InputError(
                 f"{folder} is there from a run that was not finished: --resume goes on with it, --restart begins anew"
             )
+        shutil.rmtree(folder.with_name(f"{folder.name}.removing"), ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         stored = folder / _RUN
         if stored.is_file():
@@ -99,8 +100,11 @@ class Parts:
                 yield from map(json.loads, lines)
 
     def remove(self) -> None:
-        """Take the folder away."""
-        shutil.rmtree(self.folder)
+        """Take the folder away, under another name first: a kill meanwhile must not leave half of it."""
+        going = self.folder.with_name(f"{self.folder.name}.removing")
+        shutil.rmtree(going, ignore_errors=True)
+        self.folder.replace(going)
+        shutil.rmtree(going)
 
 
 def write_whole(path: Path, content: bytes) -> None:
