@@ -16,9 +16,9 @@ from service.auth import KeyRing, Scope
 from service.metrics import Metrics
 from service.problems import add_handlers
 from service.quotas import Quotas
-from service.requests import RequestGuard
+from service.requests import OPEN_PATHS, RequestGuard
 from service.routes import classify, compatible, model, operation
-from service.routes.desk import SECURITY, Desk
+from service.routes.desk import Desk
 from service.schemas import ProblemDetail
 from service.serving import ModelHost
 from service.settings import Settings
@@ -26,6 +26,7 @@ from service.settings import Settings
 _DESCRIPTION = """Reads Arabic and English text about conflict and says, for each passage or article, whether it tells of
 sectarian violence, displacement, an official statement or a call for accountability: calibrated probabilities, the
 sentences that carry each label, and an honest `review` where a person should look. Texts are not stored and not logged."""
+_KEY = "An API key made by `rasid keys add`; on loopback none is needed."
 _OWN_HEADERS = ("X-Api-Key", "X-Request-Id", "X-Timeout-Seconds")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -63,21 +64,29 @@ def create_app(classifier: Classifier, settings: Settings) -> FastAPI:
             expose_headers=["X-Request-Id", "Retry-After", "Server-Timing"],
         )
     add_handlers(app)
-    app.include_router(operation.router)
-    for routes in (classify, model, compatible):
-        app.include_router(routes.router, dependencies=SECURITY)
-    _describe_problems(app)
+    for routes in (classify, model, operation, compatible):
+        app.include_router(routes.router)
+    _complete_description(app)
     return app
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Put the schema that all problem responses refer to into the OpenAPI document."""
+def _complete_description(app: FastAPI) -> None:
+    """Put into the OpenAPI document what the guard does: the keys it wants, and the problems that all routes share."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
         document = plain()
-        schema = ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}")
-        document["components"]["schemas"].setdefault(ProblemDetail.__name__, schema)
+        components = document["components"]
+        if "securitySchemes" not in components:
+            schema = ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}")
+            components["schemas"][ProblemDetail.__name__] = schema
+            components["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer", "description": _KEY},
+                "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key", "description": _KEY},
+            }
+            for path, operations in document["paths"].items():
+                for operation in operations.values() if path not in OPEN_PATHS else ():
+                    operation["security"] = [{"bearer": []}, {"header": []}]
         return document
 
     app.openapi = described  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -102,8 +103,11 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=settings.drain_seconds,
         )
+        gc.collect()
+        gc.freeze()  # what was loaded stays: to go through it again and again would hold up requests by a tenth of a second
         server = uvicorn.Server(config)
         server.run()
         if not server.started:

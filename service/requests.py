@@ -29,7 +29,7 @@ logger = logging.getLogger("rasid.access")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 _TRACEPARENT = re.compile(r"^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
 _QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-_OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 _OPEN_FOLDER = "/static-offline-docs/"  # the page's own scripts
 _CLASSIFYING_PATHS = frozenset({"/v1/classify", "/v1/classify/stream", "/"})  # `/predict` refuses in words of its own
 _BYTES_PER_TOKEN = 8  # of a JSON body, a guess for two scripts: the exact count is checked when it is known
@@ -113,7 +113,7 @@ class RequestGuard:
 
     def _admit(self, scope: Scope, headers: Headers, receive: Receive, facts: Facts) -> Receive:
         """Check all that can be known without the body; the way to read it. Raises ServiceError."""
-        is_open = scope["path"] in _OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER)
+        is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER)
         if not is_open and scope["method"] != "OPTIONS":
             facts.caller = self._keys.identify(headers.get("authorization", ""), headers.get("x-api-key", ""))
             if facts.caller is self._keys.anonymous and ("origin" in headers or "x-forwarded-for" in headers):

@@ -71,6 +71,7 @@ class ModelHost:
         self._observe = observe
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="rasid-prepare")
         self._preparing = 0  # tokens, guessed, of requests that are not in the queue yet
+        self._requests = 0
         self._exchange = asyncio.Lock()
         self._checking = asyncio.Lock()
         self._ready_until = -math.inf
@@ -83,10 +84,12 @@ class ModelHost:
         """The active model, kept at work until the request is done with it."""
         serving = self.active
         serving.requests += 1
+        self._requests += 1
         try:
             yield serving
         finally:
             serving.requests -= 1
+            self._requests -= 1
             if serving.retired and not serving.requests:
                 _retire(serving)
 
@@ -115,13 +118,16 @@ class ModelHost:
             self._preparing -= guess
         prepared = time.monotonic()
         tokens = sum(map(len, work.rows))
-        await self._room(serving, tokens, deadline, patient=patient)
+        if tokens > self._settings.max_batch_tokens:  # short ones were let in already
+            await self._room(serving, tokens, deadline, patient=patient)
         outcome = await serving.scheduler.run(work.rows, deadline=deadline)
         answers = serving.classifier.decide(work, outcome.logits)
         return Answered(answers, tokens, prepared - began, outcome.queue_seconds, outcome.inference_seconds)
 
     def admit(self, tokens: int) -> None:
-        """Raise OverloadedError where about so many tokens more would be too many."""
+        """Raise OverloadedError where a request more, or about so many tokens, would be too many."""
+        if self._requests >= self._settings.max_requests:
+            raise OverloadedError("as many requests as may be are in work; try again in 1 s", retry_after_seconds=1)
         self.active.scheduler.admit(tokens + self._preparing)
 
     def state(self) -> QueueState:

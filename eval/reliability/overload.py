@@ -8,6 +8,7 @@ from eval.reliability.finding import Finding
 from eval.servers.running import RunningServer
 
 CONNECTIONS = 32
+_WARM_UP_SECONDS = 5.0
 _OK, _OVERLOADED, _LATE = 200, 503, 504
 
 
@@ -21,8 +22,11 @@ def overload(server: RunningServer, texts: Sequence[str], *, factor: float, seco
     """Send `factor` times the capacity for `seconds`, whatever is answered."""
     server.load([[text] for text in texts[:64]], connections=CONNECTIONS)
     before = measure_capacity(server, texts)
+    count = round(1.2 * factor * before * seconds)  # each its own: what is the same in flight is computed once
+    distinct = [[f"{number} {texts[number % len(texts)]}"] for number in range(count)]
+    server.load(distinct, rate=factor * before, seconds=_WARM_UP_SECONDS)  # opens the connections, which cost memory once
     memory_before = server.memory_mb()
-    load = server.load([[text] for text in texts], rate=factor * before, seconds=seconds)
+    load = server.load(distinct, rate=factor * before, seconds=seconds)
     memory_after = server.memory_mb()
     after = measure_capacity(server, texts)
     capacity = (before + after) / 2
@@ -38,7 +42,7 @@ def overload(server: RunningServer, texts: Sequence[str], *, factor: float, seco
         "refusal, p99 ms": 1_000 * load.latency(0.99, _OVERLOADED),
         "answered, p50 ms": 1_000 * load.latency(0.5),
         "answered, p99 ms": 1_000 * load.latency(0.99),
-        "other statuses": len(others),
+        **{f"answered with {status or 'a broken connection'}": others.count(status) for status in sorted(set(others))},
         "memory before, MB": memory_before,
         "memory after, MB": memory_after,
         "generator late by at most, ms": 1_000 * load.late,

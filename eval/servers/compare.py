@@ -7,6 +7,7 @@ meanwhile. Beside the servers stand the classifier in process and the policy of 
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import statistics
 import sys
@@ -84,6 +85,7 @@ def compare_servers(
     bundle = load_bundle(bundle_path, require_seal=False)
     threads = threads or available_processors()
     texts = mixed_texts(bundle, data, rounds * texts_a_round + 64)
+    short = mixed_texts(bundle, data, 200, long_share=0.0)
     servers, contenders, notices = _find(bundle, reference, threads, infinity)
     generator = random.Random(1)
     rates: dict[str, list[float]] = {}
@@ -113,7 +115,7 @@ def compare_servers(
                 progress(turn * len(names) + len(rates), rounds * len(names))
         for name, server_running in running.items():
             memory[name] = server_running.memory_mb()
-        latency = _latency(bundle, running[OURS], texts[:200], threads)
+        latency = _latency(bundle, running[OURS], short, threads)
     ours = rates[OURS]
     contestants = [
         Contestant(
@@ -136,10 +138,10 @@ def compare_servers(
     )
 
 
-def mixed_texts(bundle: Bundle, data: Path | None, count: int, *, seed: int = 1) -> list[str]:
+def mixed_texts(bundle: Bundle, data: Path | None, count: int, *, long_share: float = _LONG_SHARE, seed: int = 1) -> list[str]:
     """Texts of 20 to 60 tokens with 2 % of 256 among them, in random order."""
     sources, tokens_of = read_sources(bundle, data), token_counter(bundle)
-    long = max(1, round(count * _LONG_SHARE))
+    long = round(count * long_share)
     texts = make_texts(sources, _SHORT, count - long, tokens_of=tokens_of, seed=seed)
     texts += make_texts(sources, _LONG, long, tokens_of=tokens_of, seed=seed)
     return [text.text for text in random.Random(seed).sample(texts, len(texts))]
@@ -218,8 +220,24 @@ def _find(
     if infinity is None:
         notices.append("Infinity is left out: --infinity PYTHON names the Python of an environment with infinity-emb")
     elif has_reference:
-        model = str(reference.resolve() / "pytorch")
-        command = (str(infinity), "-m", "infinity_emb", "v2", "--model-id", model, "--port", "{port}", "--device", "cpu")
+        model = str(_for_infinity(reference / "pytorch"))
+        command = (str(infinity), "-m", "infinity_emb.cli", "v2", "--model-id", model, "--port", "{port}", "--device", "cpu")
         extra = {**variables, "INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1"}
         servers.append(Server("Infinity", command, "/classify", lambda texts: {"input": list(texts), "model": model}, extra))
     return servers, contenders, notices
+
+
+def _for_infinity(model: Path) -> Path:
+    """A folder beside the PyTorch model that Infinity takes for a classifier; it measures time, its weights do not matter."""
+    folder = model.resolve().with_name("infinity")
+    folder.mkdir(exist_ok=True)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config.update(architectures=["BertForSequenceClassification"], torch_dtype="float32")
+    tokenizer = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer)):
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(model.resolve() / name)
+    return folder

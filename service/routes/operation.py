@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.auth import Scope
 from service.requests import facts_of
-from service.routes.desk import SECURITY, DeskDependency, allow, problems
+from service.routes.desk import DeskDependency, allow, problems
 from service.schemas import Health, LimitsResponse
 
 router = APIRouter(tags=["operation"])
@@ -29,7 +29,6 @@ async def readyz(desk: DeskDependency) -> Health:
 
 @router.get(
     "/metrics",
-    dependencies=SECURITY,
     response_class=Response,
     responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {}}}, **problems()},
     summary="Prometheus metrics",
@@ -46,9 +45,7 @@ async def metrics(request: Request, desk: DeskDependency) -> Response:
     return Response(desk.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get(
-    "/v1/limits", dependencies=[*SECURITY, allow(Scope.CLASSIFY)], responses=problems(), summary="What this service takes"
-)
+@router.get("/v1/limits", dependencies=[allow(Scope.CLASSIFY)], responses=problems(), summary="What this service takes")
 async def limits(request: Request, desk: DeskDependency) -> LimitsResponse:
     """Limits of a request, and the caller's quotas."""
     settings = desk.settings
