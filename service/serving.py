@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import gc
 import math
 import threading
 import time
@@ -236,8 +239,18 @@ class ModelHost:
 
 
 def _retire(serving: Serving) -> None:
-    """Stop the workers of a model that is no longer asked, beside everything else: they may hang."""
-    threading.Thread(target=serving.scheduler.close, name="rasid-retire", daemon=True).start()
+    """Stop the workers of a model that is no longer asked, beside everything else: they may hang. Then give its memory back."""
+    holder = [serving]
+
+    def end() -> None:
+        holder.pop().scheduler.close()
+        gc.collect()
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # glibc keeps what was freed unless it is told; others have no such call
+            ctypes.CDLL(None).malloc_trim(0)
+
+    threading.Thread(target=end, name="rasid-retire", daemon=True).start()
 
 
 def check_canary(classifier: Classifier) -> None:
