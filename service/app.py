@@ -13,11 +13,13 @@ from fastapi_offline import FastAPIOffline
 
 from models.classifier import Classifier
 from service.auth import KeyRing, Scope
+from service.jobs.host import JobHost
 from service.metrics import Metrics
 from service.problems import add_handlers
 from service.quotas import Quotas
-from service.requests import OPEN_PATHS, RequestGuard
+from service.requests import LOOPBACK, OPEN_PATHS, RequestGuard
 from service.routes import classify, compatible, model, operation
+from service.routes import jobs as job_routes
 from service.routes.desk import Desk
 from service.schemas import ProblemDetail
 from service.serving import ModelHost
@@ -25,10 +27,10 @@ from service.settings import Settings
 
 _DESCRIPTION = """Reads Arabic and English text about conflict and says, for each passage or article, whether it tells of
 sectarian violence, displacement, an official statement or a call for accountability: calibrated probabilities, the
-sentences that carry each label, and an honest `review` where a person should look. Texts are not stored and not logged."""
+sentences that carry each label, and an honest `review` where a person should look. Texts are never logged, and only
+the files of jobs are stored, until they expire or are deleted."""
 _KEY = "An API key made by `rasid keys add`; on loopback none is needed."
-_OWN_HEADERS = ("X-Api-Key", "X-Request-Id", "X-Timeout-Seconds")
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_OWN_HEADERS = ("Idempotency-Key", "X-Api-Key", "X-Request-Id", "X-Timeout-Seconds")
 
 
 def create_app(classifier: Classifier, settings: Settings) -> FastAPI:
@@ -36,11 +38,15 @@ def create_app(classifier: Classifier, settings: Settings) -> FastAPI:
     metrics = Metrics()
     host = ModelHost(classifier, settings, observe=metrics.batch)
     metrics.watch(host.state, host.describe)
-    keys = KeyRing.open(settings.keys, anonymous_scopes=anonymous_scopes(settings))
+    jobs = JobHost(settings, host.bundle_path)
+    metrics.watch_jobs(jobs.counts)
+    keys = KeyRing.open(settings.keys, **open_scopes(settings))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        jobs.start()
         yield
+        await asyncio.to_thread(jobs.close)
         await asyncio.to_thread(host.close)
 
     app = FastAPIOffline(
@@ -53,18 +59,18 @@ def create_app(classifier: Classifier, settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect could send a text and a key over another scheme
         telemetry={"tracing": settings.telemetry, "metrics": settings.telemetry, "logs": False},
     )
-    app.state.desk = Desk(settings, host, keys, Quotas(settings), metrics)
+    app.state.desk = Desk(settings, host, keys, Quotas(settings), metrics, jobs)
     app.add_middleware(RequestGuard, settings=settings, keys=keys, host=host, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=[*_OWN_HEADERS, "Authorization", "Content-Encoding", "Content-Type", "traceparent"],
-            expose_headers=["X-Request-Id", "Retry-After", "Server-Timing"],
+            expose_headers=["Location", "X-Request-Id", "Retry-After", "Server-Timing"],
         )
     add_handlers(app)
-    for routes in (classify, model, operation, compatible):
+    for routes in (classify, job_routes, model, operation, compatible):
         app.include_router(routes.router)
     _complete_description(app)
     return app
@@ -92,11 +98,18 @@ def _complete_description(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]
 
 
-def anonymous_scopes(settings: Settings) -> tuple[Scope, ...]:
-    """What may be done without a key: everything from this machine, everything but administration from elsewhere."""
-    return tuple(Scope) if settings.host in _LOOPBACK else (Scope.CLASSIFY, Scope.JOBS)
+def open_scopes(settings: Settings) -> dict[str, tuple[Scope, ...]]:
+    """What may be done without a key.
+
+    On loopback everything from this machine, but by way of a web page or a gateway only what stores nothing and shows nothing
+    stored. Beyond loopback, where somebody said that no key is wanted, everything but administration.
+    """
+    if settings.host in LOOPBACK:
+        return {"anonymous_scopes": tuple(Scope), "stranger_scopes": (Scope.CLASSIFY,)}
+    harmless = (Scope.CLASSIFY, Scope.JOBS)
+    return {"anonymous_scopes": harmless, "stranger_scopes": harmless}
 
 
 def is_exposed(settings: Settings) -> bool:
     """Whether the service would answer anybody beyond this machine without a key."""
-    return settings.host not in _LOOPBACK and settings.keys is None and not settings.allow_anonymous
+    return settings.host not in LOOPBACK and settings.keys is None and not settings.allow_anonymous

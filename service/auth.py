@@ -66,18 +66,25 @@ class _KeyFile(BaseModel):
 class KeyRing:
     """The keys of one service. Without any, every caller is `anonymous` with the scopes given for that."""
 
-    def __init__(self, keys: Sequence[StoredKey], *, anonymous_scopes: Sequence[Scope]) -> None:
+    def __init__(
+        self, keys: Sequence[StoredKey], *, anonymous_scopes: Sequence[Scope], stranger_scopes: Sequence[Scope] = ()
+    ) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
         self.anonymous = Caller(name=_ANONYMOUS, scopes=() if keys else tuple(anonymous_scopes))
-        harmless = tuple(scope for scope in self.anonymous.scopes if scope is not Scope.ADMIN)
-        self.stranger = Caller(name=_ANONYMOUS, scopes=harmless)
+        self.stranger = Caller(name=_ANONYMOUS, scopes=() if keys else tuple(stranger_scopes))
         """Anonymous by way of a web page or a gateway: the machine's owner may not know of it."""
 
     @classmethod
-    def open(cls, path: Path | None, *, anonymous_scopes: Sequence[Scope] = tuple(Scope)) -> Self:
+    def open(
+        cls,
+        path: Path | None,
+        *,
+        anonymous_scopes: Sequence[Scope] = tuple(Scope),
+        stranger_scopes: Sequence[Scope] = (Scope.CLASSIFY,),
+    ) -> Self:
         """The keys of a file; with no path, none. Raises InputError where it cannot be used or holds no key."""
         if path is None:
-            return cls([], anonymous_scopes=anonymous_scopes)
+            return cls([], anonymous_scopes=anonymous_scopes, stranger_scopes=stranger_scopes)
         keys = read_keys(path)
         if not keys:
             raise InputError(f"{path} holds no key; make one with rasid keys add NAME --file {path}")

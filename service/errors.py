@@ -11,7 +11,12 @@ RasidError
 ├── NotReadyError          503  the model does not answer
 ├── DeadlineError          504  the answer would come after the request's deadline
 ├── ClientLeftError        499  the caller closed the connection: nobody reads the answer
-└── ActivationError        409  a bundle cannot take over
+├── ActivationError        409  a bundle cannot take over
+├── JobNotFoundError       404  there is no such job of this caller's
+├── JobNotFinishedError    409  a job has no results yet, or ended without
+├── JobsUnavailableError   503  the database or the folder of jobs cannot be used
+├── JobExpiredError        410  what came of a job was deleted
+└── StorageFullError       507  the disk has no room for a file
 
 BodyError, 400 or 413, is raised while a body is being read, where only an HTTPException reaches the handlers.
 """
@@ -119,3 +124,38 @@ class ActivationError(ServiceError):
 
     code = "activation_failed"
     status = HTTPStatus.CONFLICT
+
+
+class JobNotFoundError(ServiceError):
+    """There is no such job of this caller's."""
+
+    code = "job_not_found"
+    status = HTTPStatus.NOT_FOUND
+
+
+class JobNotFinishedError(ServiceError):
+    """A job has no results yet, or ended without any."""
+
+    code = "job_not_completed"
+    status = HTTPStatus.CONFLICT
+
+
+class JobExpiredError(ServiceError):
+    """What came of a job was deleted."""
+
+    code = "job_expired"
+    status = HTTPStatus.GONE
+
+
+class JobsUnavailableError(ServiceError):
+    """The database or the folder of jobs cannot be used now."""
+
+    code = "jobs_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class StorageFullError(ServiceError):
+    """The disk has no room for a file."""
+
+    code = "storage_full"
+    status = HTTPStatus.INSUFFICIENT_STORAGE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -38,3 +39,10 @@ def configure_logging(level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes what it cannot parse
+
+
+def log_unexpected(error: BaseException) -> None:
+    """Log the type of an error and the places it passed: its own words may quote a text."""
+    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
+    logging.getLogger("rasid").error("unexpected error", extra={"error": type(error).__name__, "places": places})

@@ -54,6 +54,10 @@ class Metrics:
         """Report the queue and the active model whenever metrics are read."""
         self.registry.register(_StateCollector(state, model))
 
+    def watch_jobs(self, counts: Callable[[], dict[str, int]]) -> None:
+        """Report how many jobs stand in each state whenever metrics are read."""
+        self.registry.register(_JobsCollector(counts))
+
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
         self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
@@ -107,3 +111,14 @@ class _StateCollector(Collector):
         model = self._model()
         info.add_metric([model["name"], model["version"], model["hash"]], 1)
         yield info
+
+
+class _JobsCollector(Collector):
+    def __init__(self, counts: Callable[[], dict[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("rasid_jobs", "Jobs by state.", labels=["state"])
+        for state, count in self._counts().items():
+            family.add_metric([state], count)
+        yield family

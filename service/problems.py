@@ -5,9 +5,7 @@ Nothing here repeats the input: validation errors name the place and the rule, n
 
 from __future__ import annotations
 
-import logging
 import re
-import traceback
 from http import HTTPStatus
 from typing import Any
 
@@ -19,8 +17,6 @@ from starlette.exceptions import HTTPException
 from models.errors import BundleError, BundleNotFoundError, InputError, RasidError
 from service.errors import BodyError, ServiceError
 from service.schemas import ProblemDetail
-
-logger = logging.getLogger("rasid")
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -120,12 +116,6 @@ def internal_error(request: Request) -> JSONResponse:
     """500: the service failed in a way nobody foresaw."""
     detail = "the service failed; the log has the request id"
     return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail)
-
-
-def log_unexpected(error: Exception) -> None:
-    """Log the type of an error and the places it passed: its own words may quote a text."""
-    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
-    logger.error("unexpected error", extra={"error": type(error).__name__, "places": places})
 
 
 def _pointer(error: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import time
 import uuid
 import zlib
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -19,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import Caller, KeyRing
 from service.errors import BodyError, ServiceError, TooLargeError, UnsupportedEncodingError
+from service.logs import log_unexpected
 from service.metrics import Metrics
-from service.problems import answer_error, internal_error, log_unexpected
+from service.problems import answer_error, internal_error
 from service.serving import ModelHost
 from service.settings import Settings
 
@@ -33,6 +35,9 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "
 _OPEN_FOLDER = "/static-offline-docs/"  # the page's own scripts
 _CLASSIFYING_PATHS = frozenset({"/v1/classify", "/v1/classify/stream", "/"})  # `/predict` refuses in words of its own
 _BYTES_PER_TOKEN = 8  # of a JSON body, a guess for two scripts: the exact count is checked when it is known
+JOBS_PATH = "/v1/jobs"
+_FORM_BYTES = 64 * 1024  # what a form holds beside its file
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -60,6 +65,7 @@ class RequestGuard:
     def __init__(self, app: ASGIApp, *, settings: Settings, keys: KeyRing, host: ModelHost, metrics: Metrics) -> None:
         self._app = app
         self._limit = settings.max_request_bytes
+        self._job_limit = settings.max_job_bytes + _FORM_BYTES
         self._early_tokens = settings.max_batch_tokens
         self._keys = keys
         self._host = host
@@ -116,22 +122,23 @@ class RequestGuard:
         is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER)
         if not is_open and scope["method"] != "OPTIONS":
             facts.caller = self._keys.identify(headers.get("authorization", ""), headers.get("x-api-key", ""))
-            if facts.caller is self._keys.anonymous and ("origin" in headers or "x-forwarded-for" in headers):
+            if facts.caller is self._keys.anonymous and _is_strange(headers):
                 facts.caller = self._keys.stranger
         if scope["method"] not in _METHODS_WITH_BODY:
             return receive
         length = headers.get("content-length", "")
         expected = int(length) if length.isdecimal() and length.isascii() else 0
-        if expected > self._limit:
-            raise TooLargeError(f"expected a body of at most {self._limit} bytes, got {expected}")
+        limit = self._job_limit if scope["path"] == JOBS_PATH else self._limit
+        if expected > limit:
+            raise TooLargeError(f"expected a body of at most {limit} bytes, got {expected}")
         if scope["path"] in _CLASSIFYING_PATHS:
             self._host.admit(min(expected // _BYTES_PER_TOKEN, self._early_tokens))
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding in ("gzip", "x-gzip"):
-            return _unpacked(receive, self._limit)
+            return _unpacked(receive, limit)
         if encoding not in ("", "identity"):
             raise UnsupportedEncodingError("expected a body that is plain or packed with gzip; send one of these")
-        return _limited(receive, self._limit)
+        return _limited(receive, limit)
 
     def _tell(self, scope: Scope, facts: Facts, status: int) -> None:
         seconds = time.monotonic() - facts.received
@@ -154,6 +161,18 @@ class RequestGuard:
         logger.log(level, "request", extra=extra)
 
 
+def _is_strange(headers: Headers) -> bool:
+    """Whether a request came by way of a gateway, of another site's page, or of a name that such a site may have made up."""
+    if "x-forwarded-for" in headers:
+        return True
+    host = headers.get("host", "")
+    try:
+        origin = urlsplit(headers.get("origin", f"http://{host}")).netloc
+        return urlsplit(f"//{host}").hostname not in LOOPBACK or origin != host
+    except ValueError:
+        return True
+
+
 def _limited(receive: Receive, limit: int) -> Receive:
     received = 0
 
@@ -162,7 +181,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise BodyError(413, f"expected a body of at most {limit} bytes, got more; send fewer or shorter texts")
+            raise BodyError(413, f"expected a body of at most {limit} bytes, got more; send less at once")
         return message
 
     return limited

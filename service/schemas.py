@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from models.prediction import Answer, Granularity
+from models.prediction import Answer, Granularity, Problem
 from models.text import replace_surrogates
+from service.jobs.job import JobOptions, State
 
 ENGLISH_EXAMPLE = (
     "The interior ministry said that the men who burned the Druze families' homes would be tried. "
@@ -139,7 +141,37 @@ class LimitsResponse(BaseModel):
     max_text_characters: int
     max_tokens: int = Field(description="Of a passage; longer ones are judged by their beginning and marked `truncated`.")
     timeout_seconds: float
+    max_job_bytes: int = Field(description="Of a job's file as it is sent.")
+    max_job_unpacked_bytes: int
+    max_jobs: int = Field(description="Unfinished jobs of a caller.")
+    job_retention_hours: float = Field(description="How long what came of a job is kept.")
     caller: str
     scopes: list[str]
     rate: str | None = Field(description="Texts in a span of time for this key.")
     rate_per_address: str | None = Field(description="Texts in a span of time for this address.")
+
+
+class JobResponse(BaseModel):
+    """A job and where it stands."""
+
+    id: str
+    state: State
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    expires: datetime | None = Field(description="When the files of an ended job are deleted.")
+    bytes: int = Field(description="Of the file as it was sent.")
+    total_rows: int | None = Field(description="Known when the file was looked through.")
+    rows: int = Field(description="Done, rejected ones among them.")
+    rejected: int
+    options: JobOptions
+    model: str | None
+    summary: dict[str, Any] | None = Field(description="Counts by label, language and reason, of a completed job.")
+    error: Problem | None = Field(description="Why it failed.")
+
+
+class JobsResponse(BaseModel):
+    """One page of the caller's jobs, the newest first."""
+
+    jobs: list[JobResponse]
+    next: str | None = Field(description="What to give as `after` for the next page; null on the last.")

@@ -142,6 +142,10 @@ class ModelHost:
         manifest = self.active.classifier.bundle.manifest
         return {"name": manifest.name, "version": manifest.version, "hash": manifest.model_hash}
 
+    def bundle_path(self) -> Path:
+        """Where the bundle of the active model lies."""
+        return self.active.classifier.bundle.path
+
     async def check(self) -> None:
         """Raise NotReadyError unless the model answers: one real inference in each language, ahead of what waits.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,11 @@ from models.engine import EngineName
 from service.schemas import MOST_TEXTS
 
 _RATE = r"^\d+ ?/ ?(second|minute|hour|day)$"
+
+
+def _state_folder() -> Path:
+    """Where the XDG specification puts what a program keeps."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rasid" / "jobs"
 
 
 class Settings(BaseSettings):
@@ -41,6 +47,12 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Origins whose pages may call, separated by commas."
     )
+    jobs: Path = Field(default_factory=_state_folder, description="Folder of the jobs' files.")
+    jobs_database: str | None = Field(default=None, description="SQLAlchemy URL; SQLite in the folder of jobs by default.")
+    max_job_bytes: int = Field(default=1024**3, ge=1_024, description="Largest file of a job, as it is sent.")
+    max_job_unpacked_bytes: int = Field(default=16 * 1024**3, ge=1_024, description="What a job's file may unpack to.")
+    max_jobs: int = Field(default=100, ge=1, description="Unfinished jobs a caller may have.")
+    job_retention_hours: float = Field(default=72.0, gt=0, description="How long the files of an ended job are kept.")
     telemetry: bool = Field(default=False, description="OpenTelemetry spans and metrics; they hold paths and queries.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from training.encoder import PassageEncoder
 from training.graph import build_graph, encoder_weights
 from training.quantise import choose_ranges
 
+LOOPBACK = "http://127.0.0.1"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"()-%ابتثجحخدذرزسشصضطظعغفقكلمنهويىةءآأإؤئ،؛؟"
 WORDS = ["▁the", "▁village", "▁said", "▁fled", "▁في", "▁قال", "▁القرية", "ing", "▁الم"]
 TEXTS = [
@@ -85,6 +87,11 @@ def tiny_bert(vocabulary: int, *, layers: int = 2, hidden: int = 32) -> BertMode
         initializer_range=0.3,
     )
     return BertModel(config, add_pooling_layer=False).eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["RASID_JOBS"] = str(tmp_path_factory.mktemp("state") / "jobs")
 
 
 @pytest.fixture(scope="session")

@@ -10,33 +10,23 @@ procrastinate and pgqueuer need Postgres.)
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
 from models.errors import InputError
+from service.errors import JobsUnavailableError
+from service.jobs.job import FINISHED, UNFINISHED, Job, State
+
+logger = logging.getLogger("rasid.jobs")
 
 LEASE_SECONDS = 30.0
 
-
-class State(StrEnum):
-    """Where a job stands."""
-
-    VALIDATING = "validating"
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-UNFINISHED = (State.VALIDATING, State.QUEUED, State.RUNNING)
-FINISHED = (State.COMPLETED, State.FAILED, State.CANCELLED)
 
 _METADATA = sa.MetaData()
 _JOBS = sa.Table(
@@ -45,6 +35,7 @@ _JOBS = sa.Table(
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("owner", sa.String(32)),
+    sa.Column("worker", sa.String(32)),
     sa.Column("lease", sa.Double, nullable=False, default=0.0),
     sa.Column("created", sa.Double, nullable=False, index=True),
     sa.Column("started", sa.Double),
@@ -55,6 +46,7 @@ _JOBS = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("options", sa.JSON, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.BigInteger),
     sa.Column("rows", sa.BigInteger, nullable=False, default=0),
     sa.Column("rejected", sa.BigInteger, nullable=False, default=0),
     sa.Column("summary", sa.JSON),
@@ -75,31 +67,8 @@ class IdempotencyError(InputError):
     code = "idempotency_key_reused"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job as it stood when it was read. Times are seconds since 1970; `rows` are those done."""
-
-    id: str
-    state: State
-    owner: str | None
-    created: float
-    started: float | None
-    ended: float | None
-    tries: int
-    tenant: str
-    digest: str
-    options: dict[str, Any]
-    bytes: int
-    rows: int
-    rejected: int
-    summary: dict[str, Any] | None
-    model: str | None
-    error_code: str | None
-    error_detail: str | None
-
-
 class JobStore:
-    """The jobs of one database. Safe to share between threads."""
+    """The jobs of one database. Safe to share between threads. All methods raise JobsUnavailableError where it is away."""
 
     def __init__(self, url: str) -> None:
         """Open `sqlite:///PATH` or `postgresql+psycopg://...` and make the table where it is missing. Raises InputError."""
@@ -128,7 +97,6 @@ class JobStore:
         options: dict[str, Any],
         size: int,
         key: str | None = None,
-        state: State = State.QUEUED,
     ) -> tuple[Job, bool]:
         """Store a job whose file lies in its place; the job, and whether it is new.
 
@@ -137,7 +105,7 @@ class JobStore:
         """
         values = {
             "id": job_id,
-            "state": state,
+            "state": State.VALIDATING,
             "created": self._now(),
             "tenant": tenant,
             "key": key,
@@ -148,12 +116,17 @@ class JobStore:
         try:
             return self._one(sa.insert(_JOBS).values(values).returning(_JOBS)), True
         except sa.exc.IntegrityError:
-            before = self._maybe(sa.select(_JOBS).where(_JOBS.c.tenant == tenant, _JOBS.c.key == key))
+            before = self.find(tenant, key, digest) if key is not None else None
             if before is None:
                 raise
-            if before.digest != digest:
-                raise IdempotencyError("this Idempotency-Key was used for another file or other options") from None
             return before, False
+
+    def find(self, tenant: str, key: str, digest: str) -> Job | None:
+        """The job that a tenant sent with this key. Raises IdempotencyError where it was another file or other options."""
+        before = self._maybe(sa.select(_JOBS).where(_JOBS.c.tenant == tenant, _JOBS.c.key == key))
+        if before is not None and before.digest != digest:
+            raise IdempotencyError("this Idempotency-Key was used for another file or other options; take a new one")
+        return before
 
     def get(self, job_id: str, tenant: str | None = None) -> Job | None:
         """A job; only of this tenant where one is named."""
@@ -167,13 +140,17 @@ class JobStore:
             query = query.where(_JOBS.c.tenant == tenant)
         if after is not None and (last := self.get(after, tenant)) is not None:
             query = query.where(sa.tuple_(_JOBS.c.created, _JOBS.c.id) < sa.tuple_(last.created, last.id))
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def claim(self) -> Job | None:
-        """Take the oldest job that nobody holds, for LEASE_SECONDS; None where there is none."""
+    def claim(self, worker: str, *, validated: bool = True) -> Job | None:
+        """Take the oldest job that nobody holds, for LEASE_SECONDS; None where there is none.
+
+        One to run, or, where `validated` is false, one whose file was not looked through yet. `worker` names who takes it.
+        """
         now = self._now()
-        free = sa.and_(_JOBS.c.state.in_(UNFINISHED), _JOBS.c.lease < now)
+        states = (State.QUEUED, State.RUNNING) if validated else (State.VALIDATING,)
+        free = sa.and_(_JOBS.c.state.in_(states), _is_free(now))
         oldest = (
             sa.select(_JOBS.c.id)
             .where(free)
@@ -182,51 +159,76 @@ class JobStore:
             .with_for_update(skip_locked=True)  # SQLite, which writes one at a time, leaves it out
             .scalar_subquery()
         )
-        return self._maybe(
-            sa.update(_JOBS)
-            .where(_JOBS.c.id == oldest, free)
-            .values(
-                owner=uuid.uuid4().hex,
-                lease=now + LEASE_SECONDS,
-                tries=_JOBS.c.tries + 1,
-                state=State.RUNNING,
-                started=sa.func.coalesce(_JOBS.c.started, now),
-            )
-            .returning(_JOBS)
-        )
+        values: dict[str, Any] = {
+            "owner": uuid.uuid4().hex,
+            "worker": worker,
+            "lease": now + LEASE_SECONDS,
+            "tries": _JOBS.c.tries + 1,
+        }
+        if validated:
+            values |= {"state": State.RUNNING, "started": sa.func.coalesce(_JOBS.c.started, now)}
+        return self._maybe(sa.update(_JOBS).where(_JOBS.c.id == oldest, free).values(values).returning(_JOBS))
+
+    def is_waiting(self) -> bool:
+        """Whether there is a job that nobody holds."""
+        query = sa.select(_JOBS.c.id).where(_JOBS.c.state.in_(UNFINISHED), _is_free(self._now())).limit(1)
+        with self._begin() as connection:
+            return connection.execute(query).first() is not None
+
+    def unfinished(self, tenant: str) -> int:
+        """How many jobs of a tenant have not ended."""
+        query = sa.select(sa.func.count()).where(_JOBS.c.tenant == tenant, _JOBS.c.state.in_(UNFINISHED))
+        with self._begin() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def hold(self, job: Job, **values: Any) -> None:
         """Renew the lease of a claimed job and write `values` of it. Raises LeaseLostError where it is not ours any more."""
         self._write(job, lease=self._now() + LEASE_SECONDS, **values)
 
-    def release(self, job: Job) -> None:
-        """Give a claimed job back, so that another may take it at once."""
-        self._write(job, lease=0.0, owner=None, state=State.QUEUED, tries=_JOBS.c.tries - 1)
+    def release(self, job: Job, *, after_seconds: float = 0.0, **values: Any) -> None:
+        """Give a claimed job back, so that it may be taken again, and write `values` of it. It does not count as a try."""
+        self._write(job, **{"lease": self._now() + after_seconds, "owner": None, "tries": _JOBS.c.tries - 1, **values})
+
+    def free(self, worker: str) -> None:
+        """Give back what a worker holds that is known to be gone."""
+        held = sa.and_(_JOBS.c.worker == worker, _JOBS.c.owner.is_not(None), _JOBS.c.state.in_(UNFINISHED))
+        with self._begin() as connection:
+            connection.execute(sa.update(_JOBS).where(held).values(lease=0.0, owner=None))
 
     def finish(self, job: Job, state: State, **values: Any) -> None:
         """End a claimed job. Raises LeaseLostError where it is not ours any more."""
         self._write(job, state=state, ended=self._now(), owner=None, **values)
 
-    def cancel(self, job_id: str, tenant: str | None = None) -> Job | None:
-        """Cancel an unfinished job, whoever works on it; the job as it is then, None where there is none of the tenant's."""
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job, whoever works on it; nothing where it has ended."""
         query = sa.update(_JOBS).where(_JOBS.c.id == job_id, _JOBS.c.state.in_(UNFINISHED))
-        if tenant is not None:
-            query = query.where(_JOBS.c.tenant == tenant)
-        self._maybe(query.values(state=State.CANCELLED, ended=self._now(), owner=None).returning(_JOBS))
-        return self.get(job_id, tenant)
+        with self._begin() as connection:
+            connection.execute(query.values(state=State.CANCELLED, ended=self._now(), owner=None))
 
-    def expire(self, older_than_seconds: float) -> list[Job]:
-        """Mark jobs that ended longer ago as expired; those that were marked, so that their files can be deleted."""
-        old = sa.and_(_JOBS.c.state.in_(FINISHED), _JOBS.c.ended < self._now() - older_than_seconds)
-        with self._engine.begin() as connection:
+    def expire(self, older_than_seconds: float, job_id: str | None = None) -> list[Job]:
+        """Mark jobs that ended longer ago, or one that ended, as expired; those whose files are to be deleted now."""
+        old = sa.and_(_JOBS.c.state.in_(FINISHED), _JOBS.c.ended <= self._now() - older_than_seconds)
+        if job_id is not None:
+            old = sa.and_(old, _JOBS.c.id == job_id)
+        with self._begin() as connection:
             rows = connection.execute(sa.update(_JOBS).where(old).values(state=State.EXPIRED, summary=None).returning(_JOBS))
             return [_job(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """How many jobs stand in each state."""
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             query = sa.select(_JOBS.c.state, sa.func.count()).group_by(_JOBS.c.state)
             return {str(state): int(count) for state, count in connection.execute(query)}
+
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        """A transaction. Raises JobsUnavailableError where the database cannot be reached, is locked or full."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            logger.warning("no database of jobs", extra={"error": type(error.__cause__ or error).__name__})
+            raise JobsUnavailableError("the database of jobs does not answer; try again", retry_after_seconds=5) from None
 
     def _write(self, job: Job, **values: Any) -> None:
         mine = sa.and_(_JOBS.c.id == job.id, _JOBS.c.owner == job.owner, _JOBS.c.state.in_(UNFINISHED))
@@ -234,11 +236,11 @@ class JobStore:
             raise LeaseLostError
 
     def _one(self, statement: sa.Executable) -> Job:
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             return _job(connection.execute(statement).one())
 
     def _maybe(self, statement: sa.Executable) -> Job | None:
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             row = connection.execute(statement).one_or_none()
         return None if row is None else _job(row)
 
@@ -247,6 +249,11 @@ class JobStore:
         if self._is_sqlite:
             return sa.literal(time.time())
         return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+
+
+def _is_free(now: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Whether a lease ran out; one that ends too late was given before the clock was set back."""
+    return sa.or_(_JOBS.c.lease < now, _JOBS.c.lease > now + 2 * LEASE_SECONDS)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -258,6 +265,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _job(row: Any) -> Job:
     content = row._asdict()
     content["state"] = State(content["state"])
-    for name in ("lease", "key"):
+    for name in ("lease", "key", "worker"):
         content.pop(name)
     return Job(**content)

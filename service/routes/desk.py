@@ -15,6 +15,7 @@ from models.errors import TextTooLongError
 from models.prediction import Answer, Granularity, Problem, Rejection
 from service.auth import KeyRing, Scope
 from service.errors import ClientLeftError, TooLargeError
+from service.jobs.host import JobHost
 from service.metrics import Metrics
 from service.quotas import Quotas
 from service.requests import facts_of
@@ -38,6 +39,7 @@ class Desk:
     keys: KeyRing
     quotas: Quotas
     metrics: Metrics
+    jobs: JobHost
 
     async def classify(
         self,
@@ -156,13 +158,16 @@ _PROBLEMS = {
     401: "An API key is needed.",
     403: "The key lacks the scope.",
     404: "There is nothing of this name.",
-    409: "The bundle cannot take over.",
+    409: "Not in this state of things: the bundle cannot take over, or the job has no results.",
+    410: "What came of the job was deleted.",
     413: "Too large.",
     415: "The body is packed in a way that is not understood.",
+    416: "There are no such bytes.",
     422: "A field is missing or wrong.",
     429: "The quota is used up; `Retry-After` tells for how long.",
     503: "Overloaded or stopping; `Retry-After` tells when to come again.",
     500: "The service failed.",
     504: "Not answered in the time allowed.",
+    507: "The disk is full; `Retry-After` tells when to come again.",
 }
 DeskDependency = Annotated[Desk, Depends(_desk)]

@@ -18,6 +18,15 @@ from models.errors import InputError
 
 _RUN = "run.json"
 _LOCK = "lock"
+_REJECTED = b'{"rejected":'
+
+
+class BusyError(InputError):
+    """Another process is at work in the folder."""
+
+
+class OtherRunError(InputError):
+    """The folder is of a run with other input, options or model."""
 
 
 class Parts:
@@ -49,7 +58,7 @@ class Parts:
             before = json.loads(stored.read_text(encoding="utf-8"))
             changed = sorted(key for key in {*before, *run} if before.get(key) != run.get(key))
             if changed:
-                raise InputError(
+                raise OtherRunError(
                     f"{folder} was begun with other {' and '.join(changed)}: give the same, or begin anew with --restart"
                 )
         else:
@@ -67,7 +76,7 @@ class Parts:
             pass
         except OSError:
             self._lock.close()
-            raise InputError(f"another process is at work in {self.folder}; wait for it") from None
+            raise BusyError(f"another process is at work in {self.folder}; wait for it") from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,12 +90,17 @@ class Parts:
         found = sorted(self.folder.glob("part-*.jsonl"))
         for number, path in enumerate(found, 1):
             if path.name != _name(number):
-                raise InputError(f"{self.folder} lacks {_name(number)}; begin anew with --restart")
+                raise OtherRunError(f"{self.folder} lacks {_name(number)}; begin anew with --restart")
         return found
 
-    def rows_done(self) -> int:
-        """How many rows of the input the parts cover."""
-        return sum(path.read_bytes().count(b"\n") for path in self.done())
+    def rows_done(self) -> tuple[int, int]:
+        """How many rows of the input the parts cover, and how many of these were rejected."""
+        rows = rejected = 0
+        for path in self.done():
+            content = path.read_bytes()
+            rows += content.count(b"\n")
+            rejected += content.startswith(_REJECTED) + content.count(b"\n" + _REJECTED)
+        return rows, rejected
 
     def write(self, number: int, entries: Sequence[dict[str, Any]]) -> None:
         """Put a window of rows on the disk."""

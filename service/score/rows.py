@@ -17,6 +17,12 @@ ARABIC_TEXT_COLUMNS = ("النص", "نص", "المحتوى", "المقال", "ا
 _ID_COLUMNS = ("id", "uid", "doc_id", "document_id", "url", "المعرف")
 
 
+class MissingColumnError(InputError):
+    """A table has no column of text, or not the one that was named."""
+
+    code = "missing_column"
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which columns are used; None is found by name in every source."""
@@ -61,7 +67,7 @@ def _choose(
     if text is None or (columns.text and columns.text not in content):
         if source.format == "jsonl":  # rows may differ: this one is rejected, not the file
             return (before[0] if before else columns.text or "text", identity)
-        raise InputError(
+        raise MissingColumnError(
             f"{source.path}: expected a column {columns.text or 'of text (text, content, body ...)'}, found "
             f"{', '.join(map(str, content)) or 'none'}; name it with --text-column"
         )

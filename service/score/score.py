@@ -88,17 +88,19 @@ def score(
     resume: bool = False,
     restart: bool = False,
     progress: Callable[[int, int], object] = lambda _rows, _rejected: None,
+    finished: Callable[[Summary], object] = lambda _summary: None,
 ) -> Summary:
     """Score all rows of the sources into `output`, and what cannot be scored into `rejects` (JSONL, without texts).
 
     What is done lies in the folder `partial` until the output is whole; with `resume` a run that was stopped at any moment goes
-    on there. `progress` gets the rows done, and those rejected among them. Raises InputError or EngineError.
+    on there. `progress` gets the rows done, and those rejected among them; `finished` is called when the output is whole and
+    `partial` still there. Raises InputError or EngineError.
     """
     check_output(output)
     run = _describe(classifier, sources, output, options)
     with Parts.begin(partial, run, resume=resume, restart=restart) as parts:
-        done = parts.rows_done()
-        number, rejected = len(parts.done()), 0
+        done, rejected = parts.rows_done()
+        number = len(parts.done())
         progress(done, rejected)
         rows = islice(read_rows(sources, options.columns, max_characters=options.max_characters), done, None)
         name = f"{classifier.bundle.manifest.name} {classifier.bundle.manifest.version}"
@@ -137,6 +139,7 @@ def score(
             write_whole(rejects, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
         else:
             rejects.unlink(missing_ok=True)
+        finished(summary)
     parts.remove()
     return summary
 

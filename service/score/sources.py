@@ -13,10 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
-
-import pyarrow as pa
 
 from models.errors import InputError
 
@@ -35,7 +33,7 @@ _FORMATS: dict[str, Format] = {
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-_CELL_LIMIT = 64 * 1024 * 1024
+_LINE_LIMIT = 32 * 1024 * 1024  # characters: what is longer is no text of anybody, and must not fill the memory
 _PARQUET_ROWS = 1_024
 
 
@@ -45,6 +43,9 @@ class Broken:
 
     code: str
     detail: str
+
+
+_TOO_LONG = Broken("line_too_long", f"expected lines and cells of at most {_LINE_LIMIT} characters, got a longer one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,40 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file, or standard input, and how it is read."""
+    """One file, or standard input, and how it is read; where it is packed, up to `max_bytes` unpacked."""
 
     path: str
     format: Format
+    max_bytes: int | None = None
 
     @property
     def size(self) -> int:
         """Its bytes as they lie on the disk; 0 for standard input."""
         return 0 if self.path == STANDARD_INPUT else Path(self.path).stat().st_size
+
+
+class TooMuchError(InputError):
+    """A file unpacks to more than is allowed."""
+
+    code = "unpacks_to_too_much"
+
+
+class _Bounded(io.RawIOBase):
+    """Reads a stream, and no further than a limit."""
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._stream, self._limit, self._left = stream, limit, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._stream.read(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
+            raise TooMuchError(f"expected a file that unpacks to at most {self._limit} bytes, got more")
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def find_sources(inputs: Sequence[str], given: Format | None = None) -> list[Source]:
@@ -77,7 +103,7 @@ def find_sources(inputs: Sequence[str], given: Format | None = None) -> list[Sou
             continue
         path = Path(entry)
         if path.is_dir():
-            inside = sorted(str(file) for file in path.rglob("*") if file.is_file() and _format_of(file, given))
+            inside = sorted(str(file) for file in path.rglob("*") if file.is_file() and (given or format_named(file)))
             if not inside:
                 raise InputError(f"{entry} holds no file that can be read; expected {_known()}")
             found.extend(_source(Path(file), given) for file in inside)
@@ -93,6 +119,20 @@ def find_sources(inputs: Sequence[str], given: Format | None = None) -> list[Sou
     return found
 
 
+def read_start(source: Source, count: int) -> bytes:
+    """The first bytes of a source, unpacked, `count` at most. Raises InputError where it cannot be unpacked."""
+    with _bytes(source) as binary:
+        return binary.read(count)
+
+
+def format_named(path: PurePath) -> Format | None:
+    """The format that a file's name tells of, packed or not."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return _FORMATS.get(suffixes[-1]) if suffixes else None
+
+
 def read_records(source: Source) -> Iterator[Record]:
     """The records of a source. Raises InputError where it is nothing of its format at all."""
     readers = {"jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet, "xlsx": _excel, "txt": _plain}
@@ -102,17 +142,10 @@ def read_records(source: Source) -> Iterator[Record]:
 
 
 def _source(path: Path, given: Format | None) -> Source:
-    found = _format_of(path, given)
+    found = given or format_named(path)
     if found is None:
         raise InputError(f"{path}: expected {_known()}; name another kind of file with --input-format")
     return Source(str(path), found)
-
-
-def _format_of(path: Path, given: Format | None) -> Format | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in _PACKED:
-        suffixes.pop()
-    return given or (_FORMATS.get(suffixes[-1]) if suffixes else None)
 
 
 def _known() -> str:
@@ -122,6 +155,8 @@ def _known() -> str:
 @contextmanager
 def _bytes(source: Source) -> Iterator[io.BufferedReader]:
     """The unpacked bytes; what is packed is known by its first bytes, whatever the file is called."""
+    import pyarrow as pa  # noqa: PLC0415 - takes memory that the service needs for jobs alone
+
     stack = ExitStack()
     with stack:
         standard = source.path == STANDARD_INPUT
@@ -132,7 +167,7 @@ def _bytes(source: Source) -> Iterator[io.BufferedReader]:
         try:
             if packing is not None:
                 packed: Any = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), packing))
-                yield io.BufferedReader(packed)
+                yield io.BufferedReader(packed if source.max_bytes is None else _Bounded(packed, source.max_bytes))
             else:
                 yield raw
         except (pa.ArrowInvalid, OSError) as error:
@@ -152,11 +187,21 @@ def _text(source: Source, newline: str | None) -> Iterator[io.TextIOWrapper]:
             text.detach()
 
 
+def _lines(text: io.TextIOWrapper) -> Iterator[tuple[str, bool]]:
+    """The lines with their ends; of one that is too long the beginning, and that it was cut."""
+    while line := text.readline(_LINE_LIMIT):
+        is_cut = len(line) >= _LINE_LIMIT and not line.endswith(("\n", "\r"))
+        rest = line if is_cut else "\n"
+        while rest and not rest.endswith(("\n", "\r")):
+            rest = text.readline(_LINE_LIMIT)
+        yield line, is_cut
+
+
 def _jsonl(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
-    with _text(source, newline=None) as lines:
-        for number, line in enumerate(lines, 1):
+    with _text(source, newline=None) as text:
+        for number, (line, is_cut) in enumerate(_lines(text), 1):
             if line.strip():
-                yield number, _json_row(line)
+                yield number, _TOO_LONG if is_cut else _json_row(line)
 
 
 def _json_row(line: str) -> dict[str, Any] | Broken:
@@ -173,13 +218,22 @@ def _json_row(line: str) -> dict[str, Any] | Broken:
 
 
 def _delimited(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
-    csv.field_size_limit(_CELL_LIMIT)
-    with _text(source, newline="") as lines:
-        reader = csv.reader(lines, delimiter="\t" if source.format == "tsv" else ",")
+    csv.field_size_limit(_LINE_LIMIT)
+    with _text(source, newline="") as text:
+        was_cut = False
+
+        def lines() -> Iterator[str]:
+            nonlocal was_cut
+            for line, is_cut in _lines(text):
+                was_cut |= is_cut
+                yield line
+
+        reader = csv.reader(lines(), delimiter="\t" if source.format == "tsv" else ",")
         header: list[str] | None = None
         number = 0
         while True:
             number += 1
+            was_cut = False
             try:
                 cells = next(reader)
             except StopIteration:
@@ -192,7 +246,9 @@ def _delimited(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
             if header is None:
                 header = [cell.strip() for cell in cells]
                 continue
-            if not all(map(_is_clean, cells)):
+            if was_cut:
+                yield number, _TOO_LONG
+            elif not all(map(_is_clean, cells)):
                 yield number, Broken("not_utf8", "expected UTF-8 or UTF-16 with its mark; convert the file first")
             elif len(cells) != len(header):
                 yield number, Broken("invalid_csv", f"expected {len(header)} cells as in the header, got {len(cells)}")
@@ -201,6 +257,7 @@ def _delimited(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
 
 
 def _parquet(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415 - takes a while
 
     if source.path == STANDARD_INPUT:
@@ -242,9 +299,11 @@ def _excel(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
 
 def _plain(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     with _text(source, newline=None) as text:
-        content = text.read()
+        content = text.read(_LINE_LIMIT + 1)
     name = Path(source.path).name if source.path != STANDARD_INPUT else "standard input"
-    if not _is_clean(content):
+    if len(content) > _LINE_LIMIT:
+        yield 1, _TOO_LONG
+    elif not _is_clean(content):
         yield 1, Broken("not_utf8", "expected UTF-8 or UTF-16 with its mark; convert the file first")
     else:
         yield 1, {"id": name, "text": content}

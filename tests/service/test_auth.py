@@ -14,6 +14,7 @@ from service.auth import KeyRing, Scope, add_key, read_keys, remove_key
 from service.cli import app
 from service.errors import ForbiddenError, UnauthorizedError
 from service.settings import Settings
+from tests.conftest import LOOPBACK
 
 BODY = {"texts": ["They fled."]}
 
@@ -69,7 +70,7 @@ def test_with_keys_nothing_but_health_and_documents_is_open(released: Classifier
     plain = add_key(file, "plain", scopes=[Scope.CLASSIFY])
     jobs = add_key(file, "jobs", scopes=[Scope.JOBS])
     admin = add_key(file, "admin", scopes=[Scope.ADMIN])
-    with TestClient(create_app(released, Settings(keys=file))) as client:
+    with TestClient(create_app(released, Settings(keys=file)), base_url=LOOPBACK) as client:
         for path in ("/livez", "/readyz", "/docs", "/openapi.json"):
             assert client.get(path).status_code == 200
         for method, path in (("GET", "/metrics"), ("GET", "/v1/model"), ("GET", "/nowhere"), ("POST", "/v1/classify")):
@@ -89,7 +90,7 @@ def test_quotas_count_texts_by_key_and_by_address(released: Classifier, file: Pa
     free = add_key(file, "free", scopes=[Scope.CLASSIFY])
     small = add_key(file, "small", scopes=[Scope.CLASSIFY], rate="3/hour")
     settings = Settings(keys=file, rate_per_address="6/hour")
-    with TestClient(create_app(released, settings)) as client:
+    with TestClient(create_app(released, settings), base_url=LOOPBACK) as client:
 
         def send(key: str, texts: int) -> tuple[int, str]:
             response = client.post("/v1/classify", json={"texts": ["a"] * texts}, headers={"X-Api-Key": key})
@@ -107,13 +108,14 @@ def test_quotas_count_texts_by_key_and_by_address(released: Classifier, file: Pa
         assert (limits["caller"], limits["rate"], limits["rate_per_address"]) == ("small", "3/hour", "6/hour")
 
 
-@pytest.mark.parametrize("header", ["Origin", "X-Forwarded-For"])
+@pytest.mark.parametrize("header", ["Origin", "X-Forwarded-For", "Host"])
 def test_a_page_or_a_gateway_without_a_key_administers_nothing(released: Classifier, header: str) -> None:
-    with TestClient(create_app(released, Settings())) as client:
+    with TestClient(create_app(released, Settings()), base_url=LOOPBACK) as client:
         assert client.post("/v1/model/rollback").json()["code"] == "activation_failed"
-        response = client.post("/v1/model/rollback", headers={header: "https://evil.example"})
-        assert (response.status_code, response.json()["code"]) == (403, "forbidden")
-        assert client.post("/v1/classify", json=BODY, headers={header: "https://evil.example"}).status_code == 200
+        for path in ("/v1/model/rollback", "/v1/jobs"):
+            response = client.post(path, headers={header: "evil.example:80"})
+            assert (response.status_code, response.json()["code"]) == (403, "forbidden")
+        assert client.post("/v1/classify", json=BODY, headers={header: "evil.example:80"}).status_code == 200
 
 
 @pytest.mark.parametrize(

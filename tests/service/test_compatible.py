@@ -13,6 +13,7 @@ from huggingface_hub import InferenceClient
 from models.classifier import Classifier
 from service.app import create_app
 from service.settings import Settings
+from tests.conftest import LOOPBACK
 
 FLIGHT = "Hundreds of families fled the burning quarter."
 LABELS = {"sectarian_violence", "displacement", "official_statement", "accountability_call"}
@@ -20,7 +21,7 @@ LABELS = {"sectarian_violence", "displacement", "official_statement", "accountab
 
 @pytest.fixture(scope="module")
 def client(released: Classifier) -> Iterator[TestClient]:
-    with TestClient(create_app(released, Settings(max_texts=4, max_text_characters=50_000))) as client:
+    with TestClient(create_app(released, Settings(max_texts=4, max_text_characters=50_000)), base_url=LOOPBACK) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from models.errors import EngineError
 from service.app import create_app
 from service.logs import JsonFormatter
 from service.settings import Settings
+from tests.conftest import LOOPBACK
 
 SECRET = "Qamishli-street-seventeen"
 ARABIC = "😀 قالت وزارة الداخلية إن من أحرقوا بيوت العائلات الدرزية سيحاكمون. ونزحت مئات العائلات من قراها بعد القصف."
@@ -21,7 +22,7 @@ ARABIC = "😀 قالت وزارة الداخلية إن من أحرقوا بي�
 @pytest.fixture(scope="module")
 def client(released: Classifier) -> Iterator[TestClient]:
     settings = Settings(max_texts=8, max_text_characters=5_000, max_request_bytes=64 * 1024)
-    with TestClient(create_app(released, settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(released, settings), base_url=LOOPBACK, raise_server_exceptions=False) as client:
         yield client
 
 

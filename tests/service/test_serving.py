@@ -20,6 +20,7 @@ from service.app import create_app
 from service.errors import ActivationError, DeadlineError
 from service.serving import ModelHost, check_canary
 from service.settings import Settings
+from tests.conftest import LOOPBACK
 
 TEXTS = ["They fled the village.", "نزحت العائلات.", "Rain."]
 RELEASED = released_bundle_path().name
@@ -37,7 +38,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def client(released: Classifier, bundles: Path) -> Iterator[TestClient]:
     settings = Settings(bundles=bundles, max_request_bytes=64 * 1024, max_texts=64)
-    with TestClient(create_app(released, settings)) as client:
+    with TestClient(create_app(released, settings), base_url=LOOPBACK) as client:
         yield client
 
 
@@ -104,7 +105,7 @@ def test_a_request_that_is_not_answered_in_its_time_is_told_so(client: TestClien
 
 
 def test_a_full_queue_is_told_at_once_and_when_to_come_again(released: Classifier) -> None:
-    with TestClient(create_app(released, Settings(max_waiting_tokens=512, max_batch_tokens=64))) as client:
+    with TestClient(create_app(released, Settings(max_waiting_tokens=512, max_batch_tokens=64)), base_url=LOOPBACK) as client:
         gate = Gate(client)
         texts = [f"{'word ' * 40}{n}" for n in range(14)]
         first = threading.Thread(target=client.post, args=("/v1/classify",), kwargs={"json": {"texts": texts}})
@@ -120,7 +121,7 @@ def test_a_full_queue_is_told_at_once_and_when_to_come_again(released: Classifie
 
 def test_work_of_a_caller_who_hangs_up_is_dropped(released: Classifier) -> None:
     app = create_app(released, Settings())
-    with TestClient(app) as client:
+    with TestClient(app, base_url=LOOPBACK) as client:
         gate = Gate(client)
         body = json.dumps({"texts": ["They left."]}).encode()
         sent: list[dict] = []
@@ -210,7 +211,9 @@ def test_the_trace_stands_in_the_log(client: TestClient, caplog: pytest.LogCaptu
 def test_pages_of_other_origins_may_call_only_when_told_to(released: Classifier, client: TestClient) -> None:
     origin = {"Origin": "https://desk.example"}
     assert "access-control-allow-origin" not in client.get("/livez", headers=origin).headers
-    with TestClient(create_app(released, Settings(cors_origins="https://desk.example, https://b.example"))) as open_client:
+    with TestClient(
+        create_app(released, Settings(cors_origins="https://desk.example, https://b.example")), base_url=LOOPBACK
+    ) as open_client:
         assert open_client.get("/livez", headers=origin).headers["access-control-allow-origin"] == origin["Origin"]
         other = open_client.get("/livez", headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers
@@ -321,7 +324,7 @@ def test_a_bundle_that_cannot_serve_is_refused_and_the_active_one_goes_on(
 
 
 def test_without_a_folder_or_a_former_model_there_is_nothing_to_activate(released: Classifier) -> None:
-    with TestClient(create_app(released, Settings())) as client:
+    with TestClient(create_app(released, Settings()), base_url=LOOPBACK) as client:
         assert client.post("/v1/model/activate", json={"bundle": RELEASED}).status_code == 404
         response = client.post("/v1/model/rollback")
         assert (response.status_code, response.json()["code"]) == (409, "activation_failed")

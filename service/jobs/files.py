@@ -1,0 +1,91 @@
+"""Where the files of jobs lie: a folder a job, readable by the service's user alone.
+
+`ID/input` is what was sent, `ID/partial/` what is done so far, `ID/results.EXT` and `ID/rejects.jsonl` what came of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from models.errors import InputError
+from service.jobs.job import JobOptions
+from service.score.sources import Source
+
+_UPLOADS = "uploads"
+_STALE_SECONDS = 24 * 3_600.0
+
+
+class JobFiles:
+    """The folder of all jobs. Services that share a database of jobs share this folder too."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder where it is missing. Raises InputError where it cannot be made or written."""
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / _UPLOADS).mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise InputError(
+                f"the folder of jobs {folder} cannot be made: {type(error).__name__}; name another with RASID_JOBS"
+            ) from None
+
+    def new_upload(self) -> Path:
+        """A place for a file that is coming in."""
+        return self.folder / _UPLOADS / uuid.uuid4().hex
+
+    def take_in(self, upload: Path, job_id: str) -> None:
+        """Make an uploaded file the input of a job."""
+        (self.folder / job_id).mkdir(mode=0o700)
+        upload.replace(self.input(job_id))
+
+    def input(self, job_id: str) -> Path:
+        """What was sent."""
+        return self.folder / job_id / "input"
+
+    def source(self, job_id: str, options: JobOptions, max_bytes: int) -> Source:
+        """The input of a job. Raises InputError where it is not there."""
+        path = self.input(job_id)
+        if not path.is_file() or options.format is None:
+            raise InputError("the job's file is not there; do all services that share the database share RASID_JOBS too?")
+        return Source(str(path), options.format, max_bytes)
+
+    def partial(self, job_id: str) -> Path:
+        """What is done so far."""
+        return self.folder / job_id / "partial"
+
+    def results(self, job_id: str, options: JobOptions) -> Path:
+        """What came of the job."""
+        return self.folder / job_id / f"results.{options.output}"
+
+    def rejects(self, job_id: str) -> Path:
+        """What could not be scored, a line each, with the reason."""
+        return self.folder / job_id / "rejects.jsonl"
+
+    def stored(self) -> list[str]:
+        """The jobs that have files."""
+        return [path.name for path in self.folder.iterdir() if path.is_dir() and path.name != _UPLOADS]
+
+    def tidy(self, job_id: str) -> None:
+        """Delete what a job that is completed needs no longer."""
+        home = self.folder / job_id
+        (home / "input").unlink(missing_ok=True)
+        for name in ("partial", "partial.removing"):
+            shutil.rmtree(home / name, ignore_errors=True)
+
+    def delete(self, job_id: str) -> None:
+        """Delete everything of a job."""
+        shutil.rmtree(self.folder / job_id, ignore_errors=True)
+
+    def delete_stale(self, job_id: str) -> None:
+        """Delete a folder that no job is known of, since whoever made it was killed; not where it was made just now."""
+        if time.time() - (self.folder / job_id).stat().st_mtime > _STALE_SECONDS:
+            self.delete(job_id)
+
+    def delete_stale_uploads(self) -> None:
+        """Delete what was left of uploads that broke off long ago."""
+        for path in (self.folder / _UPLOADS).iterdir():
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink(missing_ok=True)
