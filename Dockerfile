@@ -9,9 +9,10 @@ RUN /opt/rasid/bin/python -m pip install --disable-pip-version-check --no-cache-
 
 FROM python:3.11-slim
 COPY --from=build /opt/rasid /opt/rasid
-RUN useradd --system --no-create-home rasid
+RUN useradd --system --no-create-home rasid && install -d -o rasid -m 700 /var/lib/rasid
 USER rasid
-ENV PATH=/opt/rasid/bin:$PATH RASID_HOST=0.0.0.0 RASID_PORT=8080 PYTHONUNBUFFERED=1
+VOLUME /var/lib/rasid
+ENV PATH=/opt/rasid/bin:$PATH RASID_JOBS=/var/lib/rasid/jobs RASID_HOST=0.0.0.0 RASID_PORT=8080 PYTHONUNBUFFERED=1
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"RASID_PORT\"]}/readyz', timeout=4)"]
 CMD ["rasid", "serve"]

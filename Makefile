@@ -32,7 +32,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt -e '.[train,eval,dev]'
+	$(PIP) install -c constraints.txt -e '.[train,eval,ray,dev]'
 	touch $@ $(VENV)/.serve
 
 clean:  ## remove the environment and caches

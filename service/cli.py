@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -206,24 +206,29 @@ def score(
         typer.Option(help="What the input is, whatever its name."),
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="File of what could not be scored. [default: OUTPUT.rejects.jsonl]")
+        str | None, typer.Option(help="File of what could not be scored. [default: OUTPUT.rejects.jsonl]")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Forget a run that was stopped.")] = False,
+    engine: Annotated[
+        Literal["onnxruntime", "openvino", "ray"] | None,
+        typer.Option(help="What computes [RASID_ENGINE, onnxruntime]; ray for a cluster, that of RAY_ADDRESS."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Actors of --engine ray; by default one a processor.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Bundle to use [RASID_BUNDLE, the released one].")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
 ) -> None:
-    """Score files of texts, of any size.
+    """Score files of texts, of any size, on this machine or in an object store (s3://, gs://, abfs://, hdfs://).
 
     What cannot be scored goes to a file of its own with the reason. Stopped at any moment, by Ctrl-C, a kill or a power cut, it
     goes on with --resume; the output appears when it is whole.
     """
     from service.score.command import run_score  # noqa: PLC0415 - what it needs takes a while to load
     from service.score.rows import Columns  # noqa: PLC0415
-    from service.score.score import ScoreOptions  # noqa: PLC0415
     from service.score.sources import find_sources  # noqa: PLC0415
+    from service.score.windows import ScoreOptions, Scorer  # noqa: PLC0415
 
-    with _told():
+    with _told(), ExitStack() as stack:
         settings = Settings()
         options = ScoreOptions(
             columns=Columns(text_column, id_column),
@@ -233,9 +238,18 @@ def score(
             max_characters=settings.max_text_characters,
         )
         sources = find_sources(inputs, input_format)
-        classifier = Classifier.load(bundle or settings.bundle, threads=settings.threads, engine=settings.engine)
+        scorer: Scorer
+        if engine == "ray":
+            from service.score.on_ray import RayScorer  # noqa: PLC0415
+
+            scorer = stack.enter_context(RayScorer(bundle or settings.bundle, workers=workers))
+        else:
+            from service.score.here import LocalScorer  # noqa: PLC0415
+
+            opened = bundle or settings.bundle
+            scorer = LocalScorer(Classifier.load(opened, threads=settings.threads, engine=engine or settings.engine))
         done = run_score(
-            classifier, sources, output, rejects, options, resume=resume, restart=restart, console=None if quiet else _errors
+            scorer, sources, output, rejects, options, resume=resume, restart=restart, console=None if quiet else _errors
         )
     raise typer.Exit(0 if done else 130)
 

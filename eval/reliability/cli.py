@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from eval.reliability import faults
+from eval.reliability import faults, jobs
 from eval.reliability.finding import Finding
 from eval.reliability.fuzz import fuzz
 from eval.reliability.overload import overload
@@ -118,6 +118,26 @@ def fuzz_command(
             progress=lambda done: bar.update(done - bar.n),
         )
     _tell([found], out)
+
+
+@prove_app.command("jobs", epilog="Example: rasid-eval prove jobs --rows 20000")
+def jobs_command(
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the file that is scored.")] = 20_000,
+    bundle: Bundle = None,
+    threads: Threads = None,
+    data: Data = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Kill the scoring of a file ten times, by command and over HTTP; one text at a time beside a job."""
+    with _told(), tqdm(desc="scoring", bar_format="{desc} {elapsed}", disable=quiet) as bar:
+        server, texts = _service(bundle, threads, data)
+        path = (bundle or released_bundle_path()).resolve()
+        found = [jobs.latency_beside_a_job(server, texts)]
+        found.append(jobs.job_killed(server, texts, rows=rows, progress=bar.set_description_str))
+        processors = threads or available_processors()
+        found.append(jobs.command_killed(path, texts, rows=rows, threads=processors, progress=bar.set_description_str))
+    _tell(found, out)
 
 
 def _service(bundle: Path | None, threads: int | None, data: Path | None, **settings: str) -> tuple[Server, list[str]]:

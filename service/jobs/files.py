@@ -9,6 +9,7 @@ import shutil
 import time
 import uuid
 from pathlib import Path
+from typing import IO
 
 from models.errors import InputError
 from service.jobs.job import JobOptions
@@ -24,6 +25,7 @@ class JobFiles:
     def __init__(self, folder: Path) -> None:
         """Make the folder where it is missing. Raises InputError where it cannot be made or written."""
         self.folder = folder
+        self._lock: IO[bytes] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             (folder / _UPLOADS).mkdir(exist_ok=True, mode=0o700)
@@ -31,6 +33,22 @@ class JobFiles:
             raise InputError(
                 f"the folder of jobs {folder} cannot be made: {type(error).__name__}; name another with RASID_JOBS"
             ) from None
+
+    def is_ours_alone(self) -> bool:
+        """Whether no other service uses the folder; it stays ours while this process lives."""
+        try:
+            import fcntl  # noqa: PLC0415 - not on every system
+
+            self._lock = (self.folder / "lock").open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (ImportError, OSError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def new_upload(self) -> Path:
         """A place for a file that is coming in."""

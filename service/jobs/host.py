@@ -119,6 +119,7 @@ class JobHost:
         with self._opening:
             if self._parts is not None:
                 self._parts[0].close()
+                self._parts[1].close()
 
     def _open(self) -> tuple[JobStore, JobFiles]:
         with self._opening:
@@ -128,7 +129,10 @@ class JobHost:
 
                 try:
                     files = JobFiles(self._settings.jobs)
-                    self._parts = JobStore(self._database()), files
+                    store = JobStore(self._database())
+                    if self._settings.jobs_database is None and files.is_ours_alone():
+                        store.free()  # whoever had jobs before is gone: no lease needs to run out
+                    self._parts = store, files
                 except InputError as error:
                     logger.error("no jobs", extra={"reason": str(error)})
                     raise JobsUnavailableError("this service cannot keep jobs now; its log tells why") from None

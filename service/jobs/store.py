@@ -189,9 +189,11 @@ class JobStore:
         """Give a claimed job back, so that it may be taken again, and write `values` of it. It does not count as a try."""
         self._write(job, **{"lease": self._now() + after_seconds, "owner": None, "tries": _JOBS.c.tries - 1, **values})
 
-    def free(self, worker: str) -> None:
-        """Give back what a worker holds that is known to be gone."""
-        held = sa.and_(_JOBS.c.worker == worker, _JOBS.c.owner.is_not(None), _JOBS.c.state.in_(UNFINISHED))
+    def free(self, worker: str | None = None) -> None:
+        """Give back what a worker holds that is known to be gone; without a name, what all of them hold."""
+        held = sa.and_(_JOBS.c.owner.is_not(None), _JOBS.c.state.in_(UNFINISHED))
+        if worker is not None:
+            held = sa.and_(held, _JOBS.c.worker == worker)
         with self._begin() as connection:
             connection.execute(sa.update(_JOBS).where(held).values(lease=0.0, owner=None))
 

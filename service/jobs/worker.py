@@ -28,9 +28,11 @@ from service.jobs.orders import DRAIN, WorkerSettings
 from service.jobs.sniff import check_size
 from service.jobs.store import JobStore, LeaseLostError
 from service.logs import configure_logging, log_unexpected
+from service.score.here import LocalScorer
 from service.score.parts import BusyError, OtherRunError
 from service.score.rows import Columns, MissingColumnError, read_rows
-from service.score.score import ScoreOptions, Summary, score
+from service.score.score import Summary, score
+from service.score.windows import ScoreOptions
 
 logger = logging.getLogger("rasid.jobs")
 
@@ -51,7 +53,7 @@ class Worker:
         self._settings = settings
         self._store = store
         self._files = files
-        self._classifier: Classifier | None = None
+        self._scorer: LocalScorer | None = None
         self._lock = threading.Lock()
         self._busy = 0
         self._last_work = time.monotonic()
@@ -157,11 +159,10 @@ class Worker:
         self._store.release(job, state=State.QUEUED, total=total, tries=0)
 
     def _score(self, job: Job, options: JobOptions, ended: threading.Event) -> None:
-        if self._classifier is None:
-            self._classifier = Classifier.load(
-                Path(self._settings.bundle), threads=self._settings.threads, engine=self._settings.engine
-            )
-        manifest = self._classifier.bundle.manifest
+        if self._scorer is None:
+            settings = self._settings
+            self._scorer = LocalScorer(Classifier.load(Path(settings.bundle), threads=settings.threads, engine=settings.engine))
+        manifest = self._scorer.bundle.manifest
         model = f"{manifest.name} {manifest.version}"
 
         def progress(rows: int, rejected: int) -> None:
@@ -185,10 +186,10 @@ class Worker:
         for restart in (False, True):
             try:
                 score(
-                    self._classifier,
+                    self._scorer,
                     [self._files.source(job.id, options, self._settings.max_bytes)],
                     str(self._files.results(job.id, options)),
-                    self._files.rejects(job.id),
+                    str(self._files.rejects(job.id)),
                     ScoreOptions(
                         columns=Columns(options.text_column, options.id_column),
                         granularity=options.granularity,

@@ -5,24 +5,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from models.classifier import Classifier
 from models.errors import InputError
 from service.score.outputs import STANDARD_OUTPUT
-from service.score.score import ScoreOptions, Summary, score
+from service.score.score import Summary, score
 from service.score.sources import Source
+from service.score.stores import is_url
+from service.score.windows import ScoreOptions, Scorer
 
 
 def run_score(
-    classifier: Classifier,
+    scorer: Scorer,
     sources: Sequence[Source],
     output: str,
-    rejects: Path | None,
+    rejects: str | None,
     options: ScoreOptions,
     *,
     resume: bool,
@@ -34,9 +35,9 @@ def run_score(
     if to_pipe and (resume or restart):
         raise InputError("what goes to standard output cannot be resumed; name a file")
     with tempfile.TemporaryDirectory() if to_pipe else nullcontext() as folder:
-        partial = Path(folder or "") / "run" if to_pipe else Path(f"{output}.partial")
-        stem = "standard-output" if to_pipe else output
-        refused = rejects or Path(f"{stem}.rejects.jsonl")
+        place = PurePath(output.partition("?")[0]).name if is_url(output) else output  # what is done so far stays here
+        partial = Path(folder or "") / "run" if to_pipe else Path(f"{place}.partial")
+        refused = rejects or f"{'standard-output' if to_pipe else place}.rejects.jsonl"
         bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.completed:,.0f} rows"),
@@ -61,7 +62,7 @@ def run_score(
         try:
             with bar:
                 summary = score(
-                    classifier,
+                    scorer,
                     sources,
                     output,
                     refused,
@@ -81,7 +82,7 @@ def run_score(
     return True
 
 
-def print_summary(summary: Summary, rejects: Path, console: Console) -> None:
+def print_summary(summary: Summary, rejects: str, console: Console) -> None:
     """What the run came to, as a table."""
     counts = summary.as_json()
     languages = ", ".join(f"{name} {count:,}" for name, count in sorted(summary.languages.items()))

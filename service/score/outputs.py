@@ -8,14 +8,16 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import pyarrow as pa
 
 from models.errors import InputError
+from service.score.stores import check_url, is_url, upload
 
 STANDARD_OUTPUT = "-"
 _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -28,7 +30,9 @@ Entry = dict[str, Any]
 def check_output(path: str) -> None:
     """Raise InputError where an output of this name cannot be written."""
     _writer(path)
-    if path != STANDARD_OUTPUT and not Path(path).parent.is_dir():
+    if is_url(path):
+        check_url(path)
+    elif path != STANDARD_OUTPUT and not Path(path).parent.is_dir():
         raise InputError(f"there is no folder {Path(path).parent} to write {Path(path).name} into; make it first")
 
 
@@ -38,9 +42,13 @@ def write_output(path: str, entries: Iterable[Entry], labels: Sequence[str]) -> 
     if path == STANDARD_OUTPUT:
         writer(sys.stdout.buffer, entries, labels)
         sys.stdout.flush()
-        return
-    with _beside(Path(path)) as file:
-        writer(file, entries, labels)
+    else:
+        _put(path, lambda file: writer(file, entries, labels))
+
+
+def write_rejects(path: str, entries: Iterable[Entry]) -> None:
+    """Write a line of JSON for each rejected row."""
+    _put(path, lambda file: _jsonl(file, entries, ()))
 
 
 def flat(entry: Entry, labels: Sequence[str]) -> dict[str, Any]:
@@ -62,7 +70,7 @@ def harmless(value: Any) -> Any:
 
 
 def _writer(path: str) -> Callable[[IO[bytes], Iterable[Entry], Sequence[str]], None]:
-    name = Path(path).name.lower()
+    name = PurePath(path.partition("?")[0] if is_url(path) else path).name.lower()
     if path == STANDARD_OUTPUT or name.endswith((".jsonl", ".ndjson")):
         return _jsonl
     if name.endswith((".jsonl.gz", ".ndjson.gz")):
@@ -78,6 +86,18 @@ def _writer(path: str) -> Callable[[IO[bytes], Iterable[Entry], Sequence[str]], 
     if name.endswith(".xlsx"):
         return _excel
     raise InputError(f"{path}: expected an output named .jsonl, .csv, .tsv, .parquet or .xlsx (.gz for the first two), or -")
+
+
+def _put(path: str, write: Callable[[IO[bytes]], None]) -> None:
+    if not is_url(path):
+        with _beside(Path(path)) as file:
+            write(file)
+        return
+    with tempfile.TemporaryDirectory() as folder:  # a store shows a file that breaks off as a whole one
+        whole = Path(folder) / "whole"
+        with whole.open("wb") as file:
+            write(file)
+        upload(whole, path)
 
 
 @contextmanager

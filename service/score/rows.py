@@ -43,9 +43,9 @@ class Row:
     rejection: Broken | None = None
 
 
-def read_rows(sources: Sequence[Source], columns: Columns, *, max_characters: int) -> Iterator[Row]:
-    """The rows of all sources in order. Raises InputError where a source has no column of text."""
-    number = 0
+def read_rows(sources: Sequence[Source], columns: Columns, *, max_characters: int, first: int = 0) -> Iterator[Row]:
+    """The rows of all sources in order, numbered behind `first`. Raises InputError where a source has no column of text."""
+    number = first
     for source in sources:
         chosen: tuple[str, str | None] | None = None
         for record in read_records(source):

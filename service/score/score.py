@@ -1,40 +1,19 @@
-"""Scoring files: windows of rows are read, classified and put on disk one after the other; the output is made at the end.
-
-While a window is computed the next one is read and tokenised. Memory holds two windows, whatever the size of the input. Within
-a window passages of one length share batches, and the rows come out in the order they came in.
-"""
+"""Scoring files: windows of rows are put on disk one after the other; the output is made at the end, in the input's order."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from models.classifier import Classifier, Encoded
-from models.prediction import Granularity, Rejection
-from service.score.outputs import check_output, write_output
-from service.score.parts import Parts, write_whole
-from service.score.rows import Columns, Row, read_rows
-from service.score.sources import STANDARD_INPUT, Source
-
-WINDOW_ROWS = 1_024
-WINDOW_CHARACTERS = 2_000_000  # of articles fewer fit
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreOptions:
-    """What is asked for, beside input and output."""
-
-    columns: Columns = field(default_factory=Columns)
-    granularity: Granularity = "passage"
-    evidence: bool = False
-    keep_columns: bool = False
-    max_characters: int = 200_000
+from models.bundle import Bundle
+from service.score.outputs import check_output, write_output, write_rejects
+from service.score.parts import Parts
+from service.score.sources import Source
+from service.score.stores import is_url
+from service.score.windows import ScoreOptions, Scorer
 
 
 @dataclass(slots=True)
@@ -78,10 +57,10 @@ class Summary:
 
 
 def score(
-    classifier: Classifier,
+    scorer: Scorer,
     sources: Sequence[Source],
     output: str,
-    rejects: Path,
+    rejects: str,
     options: ScoreOptions,
     *,
     partial: Path,
@@ -97,35 +76,18 @@ def score(
     `partial` still there. Raises InputError or EngineError.
     """
     check_output(output)
-    run = _describe(classifier, sources, output, options)
+    run = _describe(scorer.bundle, sources, output, options)
     with Parts.begin(partial, run, resume=resume, restart=restart) as parts:
         done, rejected = parts.rows_done()
         number = len(parts.done())
         progress(done, rejected)
-        rows = islice(read_rows(sources, options.columns, max_characters=options.max_characters), done, None)
-        name = f"{classifier.bundle.manifest.name} {classifier.bundle.manifest.version}"
-        with ThreadPoolExecutor(1, thread_name_prefix="rasid-read") as reader:
-
-            def read() -> tuple[list[Row], Encoded] | None:
-                window = list(_window(rows))
-                if not window:
-                    return None
-                items = [row.item for row in window if row.item is not None]
-                return window, classifier.encode(items, granularity=options.granularity, evidence=options.evidence)
-
-            coming = reader.submit(read)
-            while (found := coming.result()) is not None:
-                coming = reader.submit(read)
-                window, work = found
-                answers = iter(classifier.decide(work, classifier.engine.logits(work.rows)))
-                entries = [_entry(row, next(answers) if row.item else None, name, options) for row in window]
-                number += 1
-                parts.write(number, entries)
-                done += len(entries)
-                rejected += sum("rejected" in entry for entry in entries)
-                progress(done, rejected)
+        for entries in scorer.score(list(sources), options, done=done):
+            number += 1
+            parts.write(number, entries)
+            done += len(entries)
+            rejected += sum("rejected" in entry for entry in entries)
+            progress(done, rejected)
         summary = Summary()
-        labels = classifier.labels
 
         def scored() -> Iterator[dict[str, Any]]:
             for entry in parts.entries():
@@ -133,52 +95,23 @@ def score(
                 if "rejected" not in entry:
                     yield entry
 
-        write_output(output, scored(), labels)
-        lines = [e["rejected"] for e in parts.entries() if "rejected" in e] if summary.rejected else []
-        if lines:
-            write_whole(rejects, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-        else:
-            rejects.unlink(missing_ok=True)
+        write_output(output, scored(), scorer.bundle.taxonomy.label_ids)
+        if summary.rejected:
+            write_rejects(rejects, (entry["rejected"] for entry in parts.entries() if "rejected" in entry))
+        elif not is_url(rejects):
+            Path(rejects).unlink(missing_ok=True)  # of an earlier run
         finished(summary)
     parts.remove()
     return summary
 
 
-def _window(rows: Iterator[Row]) -> Iterator[Row]:
-    characters = 0
-    for row in islice(rows, WINDOW_ROWS):
-        yield row
-        characters += len(row.item.text) if row.item else 0
-        if characters > WINDOW_CHARACTERS:
-            return
-
-
-def _entry(row: Row, answer: Any, model: str, options: ScoreOptions) -> dict[str, Any]:
-    if row.rejection is not None:
-        return {"rejected": _reject(row, row.rejection.code, row.rejection.detail)}
-    if isinstance(answer, Rejection):
-        return {"rejected": _reject(row, answer.error.code, answer.error.detail)}
-    entry: dict[str, Any] = {**answer.model_dump(), "model": model}
-    if options.keep_columns:
-        entry["columns"] = row.columns
-    return entry
-
-
-def _reject(row: Row, code: str, detail: str) -> dict[str, Any]:
-    return {"row": row.number, "place": row.place, "id": row.id, "code": code, "detail": detail}
-
-
-def _describe(classifier: Classifier, sources: Sequence[Source], output: str, options: ScoreOptions) -> dict[str, Any]:
+def _describe(bundle: Bundle, sources: Sequence[Source], output: str, options: ScoreOptions) -> dict[str, Any]:
     """What must be the same for a run to go on."""
-    files = [
-        [source.path, source.format, source.size]
-        + ([] if source.path == STANDARD_INPUT else [Path(source.path).stat().st_mtime_ns])
-        for source in sources
-    ]
+    files = [[source.path, source.format, *source.facts] for source in sources]
     return {
         "sources": files,
         "output": output,
-        "model": classifier.bundle.manifest.model_hash,
+        "model": bundle.manifest.model_hash,
         "text column": options.columns.text,
         "id column": options.columns.id,
         "granularity": options.granularity,

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from models.errors import InputError
+from service.score.stores import facts_of_url, is_url, list_urls, open_url
 
 Format = Literal["jsonl", "csv", "tsv", "parquet", "xlsx", "txt"]
 STANDARD_INPUT = "-"
@@ -65,9 +66,18 @@ class Source:
     max_bytes: int | None = None
 
     @property
-    def size(self) -> int:
-        """Its bytes as they lie on the disk; 0 for standard input."""
-        return 0 if self.path == STANDARD_INPUT else Path(self.path).stat().st_size
+    def facts(self) -> tuple[int, int]:
+        """Its bytes as they are stored, and when it was changed, in nanoseconds; zeros for standard input."""
+        if self.path == STANDARD_INPUT:
+            return 0, 0
+        if is_url(self.path):
+            return facts_of_url(self.path)
+        found = Path(self.path).stat()
+        return found.st_size, found.st_mtime_ns
+
+    def open(self) -> Any:
+        """Its bytes, as a file that can be sought in. Raises InputError or OSError."""
+        return open_url(self.path) if is_url(self.path) else Path(self.path).open("rb")
 
 
 class TooMuchError(InputError):
@@ -100,6 +110,13 @@ def find_sources(inputs: Sequence[str], given: Format | None = None) -> list[Sou
     for entry in inputs:
         if entry == STANDARD_INPUT:
             found.append(Source(entry, given or "jsonl"))
+            continue
+        if is_url(entry):
+            named = ((url, given or format_named(PurePath(url.partition("?")[0]))) for url in list_urls(entry))
+            readable = [Source(url, kind) for url, kind in named if kind is not None]
+            if not readable:
+                raise InputError(f"{entry} holds no file that can be read; expected {_known()}")
+            found.extend(readable)
             continue
         path = Path(entry)
         if path.is_dir():
@@ -160,7 +177,7 @@ def _bytes(source: Source) -> Iterator[io.BufferedReader]:
     stack = ExitStack()
     with stack:
         standard = source.path == STANDARD_INPUT
-        raw: Any = sys.stdin.buffer if standard else stack.enter_context(open(source.path, "rb"))  # noqa: PTH123, SIM115
+        raw: Any = sys.stdin.buffer if standard else stack.enter_context(source.open())
         raw = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
         start = raw.peek(4)[:4]
         packing = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
@@ -262,12 +279,12 @@ def _parquet(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
 
     if source.path == STANDARD_INPUT:
         raise InputError("Parquet cannot be read from standard input; give a file")
-    try:
-        file = pq.ParquetFile(source.path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{source.path}: expected a Parquet file: {type(error).__name__}") from None
-    number = 0
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(pq.ParquetFile(stack.enter_context(source.open())))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{source.path}: expected a Parquet file: {type(error).__name__}") from None
+        number = 0
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
@@ -280,11 +297,12 @@ def _excel(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     import openpyxl  # noqa: PLC0415 - takes a while
     from openpyxl.utils.exceptions import InvalidFileException  # noqa: PLC0415
 
-    try:
-        book = openpyxl.load_workbook(source.path, read_only=True, data_only=True)
-    except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError) as error:
-        raise InputError(f"{source.path}: expected an Excel file (.xlsx): {type(error).__name__}") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            book = openpyxl.load_workbook(stack.enter_context(source.open()), read_only=True, data_only=True)
+        except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError) as error:
+            raise InputError(f"{source.path}: expected an Excel file (.xlsx): {type(error).__name__}") from None
+        stack.callback(book.close)
         header: list[str] | None = None
         for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), 1):
             if all(cell is None or not str(cell).strip() for cell in cells):
@@ -293,8 +311,6 @@ def _excel(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
                 header = ["" if cell is None else str(cell).strip() for cell in cells]
                 continue
             yield number, {name: cell for name, cell in zip(header, cells, strict=False) if name}
-    finally:
-        book.close()
 
 
 def _plain(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:

@@ -23,11 +23,13 @@ from typer.testing import CliRunner
 from models.classifier import Classifier
 from models.errors import InputError
 from service.cli import app
-from service.score import score as scoring
-from service.score.outputs import harmless, write_output
+from service.score import sources, windows
+from service.score.here import LocalScorer
+from service.score.outputs import check_output, harmless, write_output
 from service.score.rows import Columns, read_rows
-from service.score.score import ScoreOptions, score
+from service.score.score import score
 from service.score.sources import find_sources
+from service.score.windows import ScoreOptions
 
 runner = CliRunner()
 TEXTS = ["They fled the village.", "قالت الوزارة إن العائلات نزحت.", "Rain.", "Gunmen burned the homes of Druze families."]
@@ -38,10 +40,10 @@ def run(classifier: Classifier, path: Path | list[str], output: Path, **options:
     settings = {key: options.pop(key) for key in ("resume", "restart", "progress") if key in options}
     rejects = output.with_suffix(".rejects")
     score(
-        classifier,
+        LocalScorer(classifier),
         find_sources(inputs, options.pop("input_format", None)),
         str(output),
-        rejects,
+        str(rejects),
         ScoreOptions(**options),
         partial=output.with_suffix(".partial"),
         **settings,
@@ -129,10 +131,10 @@ def test_tables_hold_probabilities_decisions_and_kept_columns(tiny: Classifier, 
     rows = [{"id": "=cmd()", "text": TEXTS[0], "note": "@SUM(1)"}, {"id": "b", "text": TEXTS[1], "note": "plain"}]
     output = tmp_path / f"out.{kind}"
     score(
-        tiny,
+        LocalScorer(tiny),
         find_sources([str(jsonl(tmp_path / "in.jsonl", rows))]),
         str(output),
-        tmp_path / "rejects",
+        str(tmp_path / "rejects"),
         ScoreOptions(keep_columns=True, evidence=True),
         partial=tmp_path / "partial",
     )
@@ -165,7 +167,7 @@ def test_no_cell_is_taken_for_a_formula(value: str) -> None:
 
 
 def test_a_run_goes_on_where_it_stopped(tiny: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 10)
     source = jsonl(tmp_path / "in.jsonl", [{"id": str(n), "text": f"They fled {n}."} for n in range(95)])
     whole, _ = run(tiny, source, tmp_path / "whole.jsonl")
 
@@ -191,7 +193,7 @@ def test_a_run_goes_on_where_it_stopped(tiny: Classifier, tmp_path: Path, monkey
 
 
 def test_a_changed_input_is_not_gone_on_with(tiny: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "WINDOW_ROWS", 2)
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 2)
     source = jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
 
     def stop(rows: int, _rejected: int) -> None:
@@ -286,3 +288,56 @@ def test_a_killed_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
             break
         assert process.returncode == -signal.SIGKILL, errors.decode()
     assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == [row["id"] for row in rows]
+
+
+def test_a_line_that_fills_the_memory_is_rejected_and_the_rest_scored(
+    tiny: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_LINE_LIMIT", 100)
+    monkeypatch.setattr(sources, "_TOO_LONG", sources.Broken("line_too_long", "long"))
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps(text) for text in ("They fled.", "x" * 350, "Rain.")))
+    found, rejects = run(tiny, path, tmp_path / "out.jsonl")
+    assert ([row["id"] for row in found], [row["code"] for row in rejects]) == (["1", "3"], ["line_too_long"])
+    table = tmp_path / "a.csv"
+    table.write_text("id,text\n1,They fled.\n2," + "x" * 350 + "\n3,Rain.\n")
+    found, rejects = run(tiny, table, tmp_path / "out.jsonl")
+    assert ([row["id"] for row in found], [row["code"] for row in rejects]) == (["1", "3"], ["line_too_long"])
+
+
+def test_a_packed_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'"They fled."\n' * 1_000))
+    assert len(list(sources.read_records(sources.Source(str(path), "jsonl", 20_000)))) == 1_000
+    with pytest.raises(sources.TooMuchError, match="at most 5000 bytes"):
+        list(sources.read_records(sources.Source(str(path), "jsonl", 5_000)))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "xlsx"])
+def test_files_in_a_store_are_named_by_url(tiny: Classifier, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    rows = [{"id": str(number), "text": text} for number, text in enumerate(TEXTS)]
+    run(tiny, jsonl(tmp_path / "in.jsonl", rows), tmp_path / "in" / f"a.{kind}", keep_columns=True)
+    jsonl(tmp_path / "in" / "deep" / "b.jsonl", [*rows[:2], {"id": "x"}])
+    (tmp_path / "in" / "c.bin").write_bytes(b"0")
+    (tmp_path / "out").mkdir()
+    url = (tmp_path / "in").as_uri()
+    assert len(find_sources([url])) == 2
+    assert [Path(source.path).name for source in find_sources([url + "/*/*.jsonl"])] == ["b.jsonl"]
+    output = tmp_path / "out" / "all.jsonl"
+    score(
+        LocalScorer(tiny),
+        find_sources([url]),
+        output.as_uri(),
+        (tmp_path / "out" / "rejects.jsonl").as_uri(),
+        ScoreOptions(),
+        partial=tmp_path / "partial",
+    )
+    if kind != "jsonl":  # its own lines have no text
+        assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == [*map(str, range(len(TEXTS))), "0", "1"]
+    assert "missing_text" in (tmp_path / "out" / "rejects.jsonl").read_text()
+    with pytest.raises(InputError, match="make it first"):
+        check_output((tmp_path / "none" / "x.csv").as_uri())
+    for bad in (url + "/none.jsonl", "nothing://x/y", url + "/c.bin"):
+        with pytest.raises(InputError):
+            find_sources([bad])
