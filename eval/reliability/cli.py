@@ -18,6 +18,7 @@ from eval.reliability import faults, jobs
 from eval.reliability.finding import Finding
 from eval.reliability.fuzz import fuzz
 from eval.reliability.overload import overload
+from eval.reliability.scoring import scored
 from eval.reliability.soak import soak
 from eval.servers.compare import mixed_texts
 from eval.servers.running import RunningServer, Server, rasid_server
@@ -138,6 +139,24 @@ def jobs_command(
         processors = threads or available_processors()
         found.append(jobs.command_killed(path, texts, rows=rows, threads=processors, progress=bar.set_description_str))
     _tell(found, out)
+
+
+@prove_app.command("scoring", epilog="Example: rasid-eval prove scoring --data pool.en.jsonl.gz --data pool.ar.jsonl.gz")
+def scoring_command(
+    data: Annotated[list[Path], typer.Option(help="JSONL files of texts, also .gz; again for more.")],
+    rows: Annotated[int, typer.Option(min=2_048, help="Rows to score, as many of each file.")] = 100_000,
+    with_ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Also on Ray.")] = True,
+    bundle: Bundle = None,
+    threads: Threads = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score many real passages: rate against the classifier alone, memory on the way, the same in another order and on Ray."""
+    with _told(), tqdm(desc="scoring", bar_format="{desc} {elapsed}", disable=quiet) as bar:
+        path = (bundle or released_bundle_path()).resolve()
+        processors = threads or available_processors()
+        found = scored(path, data, rows=rows, threads=processors, with_ray=with_ray, progress=bar.set_description_str)
+    _tell([found], out)
 
 
 def _service(bundle: Path | None, threads: int | None, data: Path | None, **settings: str) -> tuple[Server, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path, PurePath
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from models.errors import InputError
 from service.score.outputs import STANDARD_OUTPUT
+from service.score.rows import count_rows
 from service.score.score import Summary, score
 from service.score.sources import Source
 from service.score.stores import is_url
@@ -50,6 +52,10 @@ def run_score(
             transient=True,
         )
         task = bar.add_task("", total=None, rate="")
+        if console is not None:
+            threading.Thread(
+                target=lambda: bar.update(task, total=count_rows(sources)), name="rasid-count", daemon=True
+            ).start()
         first: list[int] = []
 
         def progress(rows: int, rejected: int) -> None:

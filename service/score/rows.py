@@ -10,7 +10,8 @@ from typing import Any
 from models.classifier import TextItem
 from models.errors import InputError, TextTooLongError
 from models.text import replace_surrogates
-from service.score.sources import Broken, Record, Source, read_records
+from service.score.sources import STANDARD_INPUT, Broken, Record, Source, read_records
+from service.score.stores import is_url
 
 TEXT_COLUMNS = ("text", "content", "body", "article", "passage", "sentence", "description", "message", "tweet")
 ARABIC_TEXT_COLUMNS = ("النص", "نص", "المحتوى", "المقال", "الخبر", "الوصف")
@@ -56,6 +57,16 @@ def read_rows(sources: Sequence[Source], columns: Columns, *, max_characters: in
             if chosen is None or source.format == "jsonl":
                 chosen = _choose(record.content, columns, chosen, source)
             yield _row(number, record, record.content, chosen, max_characters)
+
+
+def count_rows(sources: Sequence[Source]) -> int | None:
+    """How many rows there are; None where a source can be read only once, lies far away, or cannot be read."""
+    if any(source.path == STANDARD_INPUT or is_url(source.path) for source in sources):
+        return None
+    try:
+        return sum(1 for source in sources for _ in read_records(source))
+    except (InputError, OSError):  # whoever scores tells
+        return None
 
 
 def _choose(

@@ -26,7 +26,7 @@ from service.cli import app
 from service.score import sources, windows
 from service.score.here import LocalScorer
 from service.score.outputs import check_output, harmless, write_output
-from service.score.rows import Columns, read_rows
+from service.score.rows import Columns, count_rows, read_rows
 from service.score.score import score
 from service.score.sources import find_sources
 from service.score.windows import ScoreOptions
@@ -341,3 +341,12 @@ def test_files_in_a_store_are_named_by_url(tiny: Classifier, tmp_path: Path, kin
     for bad in (url + "/none.jsonl", "nothing://x/y", url + "/c.bin"):
         with pytest.raises(InputError):
             find_sources([bad])
+
+
+def test_rows_are_counted_for_the_progress_bar_where_that_is_cheap(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
+    assert count_rows(find_sources([str(path), str(path)])) == 2 * len(TEXTS)
+    assert count_rows(find_sources([str(path), "-"])) is None
+    assert count_rows(find_sources([path.as_uri()])) is None
+    (tmp_path / "bad.parquet").write_bytes(b"x")
+    assert count_rows(find_sources([str(tmp_path / "bad.parquet")])) is None
