@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -9,9 +11,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from models.prediction import Answer, Prediction
+from models.reference import BINS, bin_of, stability_index
 from service.scheduler import Batch, QueueState
 from service.serving import Answered
 
+_RECENT, _FEW = 1_000, 200
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
@@ -50,9 +54,15 @@ class Metrics:
             "rasid_request_tokens", "Tokens of a request.", buckets=(16, 32, 64, 128, 256, 512, 1024, 4096, 16384), registry=on
         )
 
+        self._recent: defaultdict[tuple[str, str], deque[int]] = defaultdict(lambda: deque(maxlen=_RECENT))
+
     def watch(self, state: Callable[[], QueueState], model: Callable[[], dict[str, str]]) -> None:
         """Report the queue and the active model whenever metrics are read."""
         self.registry.register(_StateCollector(state, model))
+
+    def watch_drift(self, reference: Callable[[], dict[str, dict[str, list[int]]]]) -> None:
+        """Report how far recent probabilities are from those of the calibration, by language and label (`models.reference`)."""
+        self.registry.register(_DriftCollector(self._recent, reference))
 
     def watch_jobs(self, counts: Callable[[], dict[str, int]]) -> None:
         """Report how many jobs stand in each state whenever metrics are read."""
@@ -90,6 +100,7 @@ class Metrics:
             for label, given in answer.labels.items():
                 self._decisions.labels(label, answer.language, given.decision).inc()
                 self._probabilities.labels(label, answer.language).observe(given.probability)
+                self._recent[answer.language, label].append(bin_of(given.probability))
 
     def page(self) -> bytes:
         """The metrics in the text format of Prometheus."""
@@ -111,6 +122,25 @@ class _StateCollector(Collector):
         model = self._model()
         info.add_metric([model["name"], model["version"], model["hash"]], 1)
         yield info
+
+
+class _DriftCollector(Collector):
+    def __init__(
+        self, recent: dict[tuple[str, str], deque[int]], reference: Callable[[], dict[str, dict[str, list[int]]]]
+    ) -> None:
+        self._recent = recent
+        self._reference = reference
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        help_text = f"Stability index of the last {_RECENT} probabilities against the calibration; above 0.25 is a shift."
+        family = GaugeMetricFamily("rasid_input_drift", help_text, labels=["label", "language"])
+        reference = self._reference()
+        for (language, label), bins in list(self._recent.items()):
+            before = reference.get(language, {}).get(label)
+            if before is not None and len(bins) >= _FEW:
+                counts = Counts(bins)
+                family.add_metric([label, language], stability_index(before, [counts[n] for n in range(BINS)]))
+        yield family
 
 
 class _JobsCollector(Collector):

@@ -142,6 +142,11 @@ class ModelHost:
         manifest = self.active.classifier.bundle.manifest
         return {"name": manifest.name, "version": manifest.version, "hash": manifest.model_hash}
 
+    def reference(self) -> dict[str, dict[str, list[int]]]:
+        """The probabilities of the active model's calibration, by language and label; nothing where it does not tell."""
+        found: dict[str, dict[str, list[int]]] = self.active.classifier.bundle.manifest.training.get("reference", {})
+        return found
+
     def bundle_path(self) -> Path:
         """Where the bundle of the active model lies."""
         return self.active.classifier.bundle.path

@@ -20,14 +20,16 @@ import numpy as np
 import onnx
 import torch
 from datasets import Dataset as Table
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel
 
 from models.bundle import FORMAT_VERSION, MODEL_FILES, Manifest, hash_file, load_bundle, write_manifest
-from models.decision import UNDETERMINED
+from models.decision import UNDETERMINED, DecisionRule
 from models.engine import OnnxEngine
 from models.errors import InputError
 from models.example import read_examples
+from models.reference import BINS, bin_of
 from models.taxonomy import Taxonomy, load_taxonomy
 from training.articles import read_article_sentences, with_article_thresholds
 from training.base import load_base
@@ -225,11 +227,23 @@ def calibrate_bundle(
             **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates")},
             "parity": asdict(parity),
             "review_band": [asdict(band) for band in bands],
+            "reference": _histograms(rule, exported, languages, taxonomy),
         },
         files={file: hash_file(bundle / file) for file in MODEL_FILES},
     )
     write_manifest(bundle, manifest)
     return bundle
+
+
+def _histograms(
+    rule: DecisionRule, logits: NDArray[np.float32], languages: Sequence[str], taxonomy: Taxonomy
+) -> dict[str, dict[str, list[int]]]:
+    """Counts of the probabilities of the validation rows by tenth, for each language and label: what input is compared with."""
+    found = {language: {label: [0] * BINS for label in taxonomy.label_ids} for language in sorted(set(languages))}
+    for row, language in zip(rule.probabilities(logits, languages, taxonomy.label_ids), languages, strict=True):
+        for label, probability in zip(taxonomy.label_ids, row, strict=True):
+            found[language][label][bin_of(float(probability))] += 1
+    return found
 
 
 def judged_rows(rows: Sequence[TrainingRow]) -> list[TrainingRow]:

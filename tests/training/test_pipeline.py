@@ -74,6 +74,10 @@ def test_one_command_goes_from_labelled_files_to_a_candidate_bundle(work: Path) 
     assert bundle.manifest.training["train"] + bundle.manifest.training["validation"] == 240
     assert bundle.manifest.data.keys() == {"rows.jsonl"}
     assert bundle.manifest.training["parity"]["flipped"] <= 0.01
+    histograms = bundle.manifest.training["reference"]
+    assert all(len(counts) == 10 for labels in histograms.values() for counts in labels.values())
+    rows = bundle.manifest.training["validation"]
+    assert 0 < sum(sum(labels["displacement"]) for labels in histograms.values()) <= rows
     [answer] = Classifier(bundle, _engine(bundle)).classify(["They fled the village"])
     assert set(answer.labels) == set(bundle.taxonomy.label_ids)
 
