@@ -102,13 +102,11 @@ def _complete_description(app: FastAPI) -> None:
 def open_scopes(settings: Settings) -> dict[str, tuple[Scope, ...]]:
     """What may be done without a key.
 
-    On loopback everything from this machine, but by way of a web page or a gateway only what stores nothing and shows nothing
-    stored. Beyond loopback, where somebody said that no key is wanted, everything but administration.
+    On loopback everything by programs of this machine. By way of a web page or a gateway, and beyond loopback where somebody
+    said that no key is wanted, only what stores nothing and shows nothing stored: nobody knows there whose a job is.
     """
-    if settings.host in LOOPBACK:
-        return {"anonymous_scopes": tuple(Scope), "stranger_scopes": (Scope.CLASSIFY,)}
-    harmless = (Scope.CLASSIFY, Scope.JOBS)
-    return {"anonymous_scopes": harmless, "stranger_scopes": harmless}
+    harmless = (Scope.CLASSIFY,)
+    return {"anonymous_scopes": tuple(Scope) if settings.host in LOOPBACK else harmless, "stranger_scopes": harmless}
 
 
 def is_exposed(settings: Settings) -> bool:

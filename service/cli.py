@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,16 +45,18 @@ def main() -> None:
 def _told() -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
     except InputError as error:
         _fail(str(error), 2)
     except RasidError as error:
         _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{error.strerror or type(error).__name__}: {error.filename or 'the machine'}", 1)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         _fail(f"RASID_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}", 2)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -237,7 +240,9 @@ def score(
             keep_columns=keep_columns,
             max_characters=settings.max_text_characters,
         )
-        sources = find_sources(inputs, input_format)
+        own = [] if output == "-" or "://" in output else [Path(f"{output}{end}") for end in ("", ".partial", ".rejects.jsonl")]
+        sources = find_sources(inputs, input_format, but=own)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing of the texts is left lying about
         scorer: Scorer
         if engine == "ray":
             from service.score.on_ray import RayScorer  # noqa: PLC0415

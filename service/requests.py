@@ -38,6 +38,7 @@ _BYTES_PER_TOKEN = 8  # of a JSON body, a guess for two scripts: the exact count
 JOBS_PATH = "/v1/jobs"
 _FORM_BYTES = 64 * 1024  # what a form holds beside its file
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_GATEWAY_HEADERS = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -122,7 +123,7 @@ class RequestGuard:
         is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER)
         if not is_open and scope["method"] != "OPTIONS":
             facts.caller = self._keys.identify(headers.get("authorization", ""), headers.get("x-api-key", ""))
-            if facts.caller is self._keys.anonymous and _is_strange(headers):
+            if facts.caller is self._keys.anonymous and _is_strange(scope, headers):
                 facts.caller = self._keys.stranger
         if scope["method"] not in _METHODS_WITH_BODY:
             return receive
@@ -134,6 +135,8 @@ class RequestGuard:
         if scope["path"] in _CLASSIFYING_PATHS:
             self._host.admit(min(expected // _BYTES_PER_TOKEN, self._early_tokens))
         encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding in ("gzip", "x-gzip") and scope["path"] == JOBS_PATH:
+            raise UnsupportedEncodingError("expected a form that is not packed; the file in it may be, as .gz or .zst")
         if encoding in ("gzip", "x-gzip"):
             return _unpacked(receive, limit)
         if encoding not in ("", "identity"):
@@ -161,9 +164,11 @@ class RequestGuard:
         logger.log(level, "request", extra=extra)
 
 
-def _is_strange(headers: Headers) -> bool:
+def _is_strange(scope: Scope, headers: Headers) -> bool:
     """Whether a request came by way of a gateway, of another site's page, or of a name that such a site may have made up."""
-    if "x-forwarded-for" in headers:
+    if scope["http_version"] == "1.0" or not _GATEWAY_HEADERS.isdisjoint(headers.keys()):
+        return True
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return True
     host = headers.get("host", "")
     try:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import time
 import uuid
@@ -12,10 +14,14 @@ from pathlib import Path
 from typing import IO
 
 from models.errors import InputError
+from service.errors import JobsUnavailableError
 from service.jobs.job import JobOptions
 from service.score.sources import Source
 
+logger = logging.getLogger("rasid.jobs")
+
 _UPLOADS = "uploads"
+_JOB_ID = re.compile(r"^[0-9a-f]{32}$")
 _STALE_SECONDS = 24 * 3_600.0
 
 
@@ -64,10 +70,10 @@ class JobFiles:
         return self.folder / job_id / "input"
 
     def source(self, job_id: str, options: JobOptions, max_bytes: int) -> Source:
-        """The input of a job. Raises InputError where it is not there."""
+        """The input of a job. Raises JobsUnavailableError where it is not there."""
         path = self.input(job_id)
         if not path.is_file() or options.format is None:
-            raise InputError("the job's file is not there; do all services that share the database share RASID_JOBS too?")
+            raise JobsUnavailableError("the job's file is not there; do all services that share the database share RASID_JOBS?")
         return Source(str(path), options.format, max_bytes)
 
     def partial(self, job_id: str) -> Path:
@@ -83,8 +89,8 @@ class JobFiles:
         return self.folder / job_id / "rejects.jsonl"
 
     def stored(self) -> list[str]:
-        """The jobs that have files."""
-        return [path.name for path in self.folder.iterdir() if path.is_dir() and path.name != _UPLOADS]
+        """The jobs that have files. What else lies in the folder is not ours."""
+        return [path.name for path in self.folder.iterdir() if path.is_dir() and _JOB_ID.match(path.name)]
 
     def tidy(self, job_id: str) -> None:
         """Delete what a job that is completed needs no longer."""
@@ -95,15 +101,13 @@ class JobFiles:
 
     def delete(self, job_id: str) -> None:
         """Delete everything of a job."""
-        shutil.rmtree(self.folder / job_id, ignore_errors=True)
+        home = self.folder / job_id
+        shutil.rmtree(home, ignore_errors=True)
+        if home.exists():
+            logger.error("files of a job could not be deleted; the next sweep tries again", extra={"job": job_id})
 
-    def delete_stale(self, job_id: str) -> None:
-        """Delete a folder that no job is known of, since whoever made it was killed; not where it was made just now."""
-        if time.time() - (self.folder / job_id).stat().st_mtime > _STALE_SECONDS:
-            self.delete(job_id)
-
-    def delete_stale_uploads(self) -> None:
-        """Delete what was left of uploads that broke off long ago."""
+    def delete_uploads(self, *, older_than_seconds: float = _STALE_SECONDS) -> None:
+        """Delete what was left of uploads that broke off."""
         for path in (self.folder / _UPLOADS).iterdir():
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            if time.time() - path.stat().st_mtime > older_than_seconds:
                 path.unlink(missing_ok=True)

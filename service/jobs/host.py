@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import InputError
-from service.errors import JobsUnavailableError
+from service.errors import JobsUnavailableError, QuotaError
 from service.jobs.job import Job, JobOptions, State
 from service.jobs.orders import DRAIN, WorkerSettings
 from service.logs import log_unexpected
@@ -35,6 +35,7 @@ _DATABASE = "jobs.db"
 _POLL_SECONDS = 2.0
 _SWEEP_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 30.0
+_REMEMBERED_SECONDS = 30 * 24 * 3_600.0  # counts of jobs whose files are gone
 
 
 class JobHost:
@@ -53,6 +54,7 @@ class JobHost:
         self._failures = 0
         self._pause_until = 0.0
         self._swept = 0.0
+        self._counts: dict[str, int] = {}
 
     def start(self) -> None:
         """Go on with what an earlier service left, where it left anything."""
@@ -80,17 +82,27 @@ class JobHost:
         digest = hashlib.sha256(f"{upload.sha256} {options.model_dump_json()}".encode()).hexdigest()
         if key is not None and (known := store.find(tenant, key, digest)) is not None:
             return known, False
+        self.check_room_for(tenant)
         found = options.format or find_format(upload.path, upload.name)
         options = options.model_copy(update={"format": found})
         job_id = uuid.uuid4().hex
         files.take_in(upload.path, job_id)
-        job, is_new = store.submit(
-            job_id=job_id, tenant=tenant, digest=digest, options=options.model_dump(), size=upload.size, key=key
-        )
-        if not is_new:
-            files.delete(job_id)
+        job = None
+        try:
+            job, is_new = store.submit(
+                job_id=job_id, tenant=tenant, digest=digest, options=options.model_dump(), size=upload.size, key=key
+            )
+        finally:
+            if job is None or not is_new:
+                files.delete(job_id)
         self._wake.set()
         return job, is_new
+
+    def check_room_for(self, tenant: str) -> None:
+        """Raise QuotaError where a tenant has as many unfinished jobs as it may have."""
+        most = self._settings.max_jobs
+        if self.store.unfinished(tenant) >= most:
+            raise QuotaError(f"there are {most} unfinished jobs of this caller; wait or cancel some", retry_after_seconds=60)
 
     def cancel(self, job: Job) -> None:
         """Cancel a job and delete its file and what was scored of it; nothing where it has ended."""
@@ -107,8 +119,8 @@ class JobHost:
         files.delete(job.id)
 
     def counts(self) -> dict[str, int]:
-        """How many jobs stand in each state; nothing where no job was ever sent."""
-        return self._parts[0].counts() if self._parts is not None else {}
+        """How many jobs stood in each state some seconds ago; nothing where no job was ever sent."""
+        return self._counts
 
     def close(self) -> None:
         """Stop the worker where it is; the next service goes on behind what it wrote."""
@@ -131,7 +143,7 @@ class JobHost:
                     files = JobFiles(self._settings.jobs)
                     store = JobStore(self._database())
                     if self._settings.jobs_database is None and files.is_ours_alone():
-                        store.free()  # whoever had jobs before is gone: no lease needs to run out
+                        self._clean_up(store, files)
                     self._parts = store, files
                 except InputError as error:
                     logger.error("no jobs", extra={"reason": str(error)})
@@ -141,10 +153,13 @@ class JobHost:
             return self._parts
 
     def _try_open(self) -> None:
-        try:
-            self._open()
-        except Exception as error:
-            log_unexpected(error)
+        while not self._closing.is_set():
+            try:
+                self._open()
+            except JobsUnavailableError:  # the log tells why
+                self._closing.wait(_LONGEST_PAUSE_SECONDS)
+            else:
+                return
 
     def _database(self) -> str:
         return self._settings.jobs_database or f"sqlite:///{(self._settings.jobs / _DATABASE).absolute()}"
@@ -154,6 +169,7 @@ class JobHost:
             try:
                 self._sweep(store, files)
                 self._look_after_worker(store)
+                self._counts = store.counts()
             except Exception as error:  # the database or the disk is away: they may come back
                 log_unexpected(error)
             self._wake.wait(_POLL_SECONDS)
@@ -161,7 +177,7 @@ class JobHost:
         if self._worker is not None:
             self._worker.kill()
             try:
-                store.free(self._worker.name)
+                store.free(self._worker.name, forgive=True)
             except Exception as error:
                 log_unexpected(error)
 
@@ -169,7 +185,7 @@ class JobHost:
         worker = self._worker
         if worker is not None and (status := worker.status()) is not None:
             self._worker = None
-            store.free(worker.name)
+            store.free(worker.name, forgive=status == 0)
             self._failures = self._failures + 1 if status else 0
             if status:
                 logger.warning("worker ended", extra={"status": status})
@@ -184,15 +200,26 @@ class JobHost:
         if time.monotonic() < self._swept + _SWEEP_SECONDS and self._swept:
             return
         self._swept = time.monotonic()
-        for job in store.expire(self._settings.job_retention_hours * 3_600):
+        kept_seconds = self._settings.job_retention_hours * 3_600
+        for job in store.expire(kept_seconds):
             files.delete(job.id)
+        store.forget(kept_seconds + _REMEMBERED_SECONDS)
         for job_id in files.stored():
             found = store.get(job_id)
-            if found is None:
-                files.delete_stale(job_id)
-            elif found.state in (State.FAILED, State.CANCELLED, State.EXPIRED):  # a worker was still at it
+            if found is not None and found.state is State.COMPLETED:
+                files.tidy(job_id)  # its worker was killed before it did
+            elif found is not None and found.state in (State.FAILED, State.CANCELLED, State.EXPIRED):  # one was still at it
                 files.delete(job_id)
-        files.delete_stale_uploads()
+        files.delete_uploads()
+
+    @staticmethod
+    def _clean_up(store: JobStore, files: JobFiles) -> None:
+        """Whoever was at work here before is gone: nothing is held, and what no job is known of was left by a kill."""
+        store.free()
+        files.delete_uploads(older_than_seconds=0.0)
+        for job_id in files.stored():
+            if store.get(job_id) is None:
+                files.delete(job_id)
 
 
 class _Process:

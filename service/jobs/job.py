@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.prediction import Granularity
 from service.score.sources import Format
 
+_NAME = r"^[^\x00-\x1f\x7f]*$"
+
 
 class JobOptions(BaseModel):
     """How a job's file is read, judged and written. The fields of the form that comes with the file."""
@@ -22,8 +24,12 @@ class JobOptions(BaseModel):
     )
     evidence: bool = Field(default=False, description="Name the sentences that carry each label.")
     output: Literal["jsonl", "csv", "tsv", "parquet", "xlsx"] = Field(default="jsonl", description="Format of the results.")
-    text_column: str | None = Field(default=None, max_length=256, description="Column of the text; else found by its name.")
-    id_column: str | None = Field(default=None, max_length=256, description="Column of the id; else found by its name.")
+    text_column: str | None = Field(
+        default=None, max_length=256, pattern=_NAME, description="Column of the text; else found by its name."
+    )
+    id_column: str | None = Field(
+        default=None, max_length=256, pattern=_NAME, description="Column of the id; else found by its name."
+    )
     keep_columns: bool = Field(default=False, description="Carry all columns of the file over into the results.")
     format: Format | None = Field(default=None, description="What the file is; found by its content otherwise.")
 

@@ -6,11 +6,12 @@ import zipfile
 from pathlib import Path, PurePath
 
 from models.errors import InputError
-from service.score.sources import Format, Source, TooMuchError, format_named, read_start
+from service.score.sources import DAMAGE, Format, Source, TooMuchError, format_named, read_start
 
 _START_BYTES = 64 * 1024
 _EXCEL_BYTES = 1024**3  # openpyxl keeps the strings of a workbook in memory
-_MOST_ROWS = 100_000_000
+MOST_ROWS = 10_000_000
+_DIRECTORY_BYTES = 4 * 1024**2  # of an archive: what is larger would fill the memory of whoever opens it
 
 
 class UnknownFileError(InputError):
@@ -51,23 +52,26 @@ def check_size(source: Source) -> None:
     limit = source.max_bytes
     if limit is None:
         return
-    if source.format == "xlsx":
-        limit = min(limit, _EXCEL_BYTES)
-        with zipfile.ZipFile(source.path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-    elif source.format == "parquet":
-        with pq.ParquetFile(source.path) as file:
-            groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
-            size = sum(group.total_byte_size for group in groups)
-            if file.metadata.num_rows > _MOST_ROWS:
-                raise TooMuchError(f"expected at most {_MOST_ROWS} rows, got {file.metadata.num_rows}")
-    else:
-        return
+    try:
+        if source.format == "xlsx":
+            limit = min(limit, _EXCEL_BYTES)
+            _check_directory(Path(source.path))
+            with zipfile.ZipFile(source.path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+        elif source.format == "parquet":
+            with pq.ParquetFile(source.path) as file:
+                groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+                size = sum(group.total_byte_size for group in groups)
+        else:
+            return
+    except DAMAGE as error:
+        raise InputError(f"expected a file of the kind {source.format}: {type(error).__name__}") from None
     if size > limit:
         raise TooMuchError(f"expected a file that unpacks to at most {limit} bytes, this one says {size}")
 
 
 def _archive(path: Path) -> Format:
+    _check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if "xl/workbook.xml" in archive.namelist():
@@ -75,6 +79,17 @@ def _archive(path: Path) -> Format:
     except (zipfile.BadZipFile, OSError):
         pass
     raise UnknownFileError("expected a file of rows, got an archive that is no Excel workbook; unpack it first")
+
+
+def _check_directory(path: Path) -> None:
+    """Raise UnknownFileError unless the end record of an archive tells of a small directory (APPNOTE 4.3.16)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 65_557))
+        end = file.read()
+    at = end.rfind(b"PK\x05\x06")
+    size = int.from_bytes(end[at + 12 : at + 16], "little") if at >= 0 else _DIRECTORY_BYTES
+    if size >= _DIRECTORY_BYTES:
+        raise UnknownFileError("expected an Excel workbook (.xlsx), got a damaged or far larger archive")
 
 
 def _as_text(start: bytes) -> str:

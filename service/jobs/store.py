@@ -73,7 +73,8 @@ class JobStore:
     def __init__(self, url: str) -> None:
         """Open `sqlite:///PATH` or `postgresql+psycopg://...` and make the table where it is missing. Raises InputError."""
         try:
-            self._engine = sa.create_engine(url, pool_pre_ping=True)
+            limits = {} if url.startswith("sqlite") else {"connect_timeout": 5, "options": "-c statement_timeout=20000"}
+            self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
             self._is_sqlite = self._engine.dialect.name == "sqlite"
             if self._is_sqlite:
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -120,6 +121,10 @@ class JobStore:
             if before is None:
                 raise
             return before, False
+
+    def knows(self, tenant: str, key: str) -> bool:
+        """Whether a tenant used this key before."""
+        return self._maybe(sa.select(_JOBS).where(_JOBS.c.tenant == tenant, _JOBS.c.key == key)) is not None
 
     def find(self, tenant: str, key: str, digest: str) -> Job | None:
         """The job that a tenant sent with this key. Raises IdempotencyError where it was another file or other options."""
@@ -189,13 +194,17 @@ class JobStore:
         """Give a claimed job back, so that it may be taken again, and write `values` of it. It does not count as a try."""
         self._write(job, **{"lease": self._now() + after_seconds, "owner": None, "tries": _JOBS.c.tries - 1, **values})
 
-    def free(self, worker: str | None = None) -> None:
-        """Give back what a worker holds that is known to be gone; without a name, what all of them hold."""
+    def free(self, worker: str | None = None, *, forgive: bool = True) -> None:
+        """Give back what a worker holds that is known to be gone; without a name, what all of them hold.
+
+        Where it went in peace (`forgive`) its tries do not count.
+        """
         held = sa.and_(_JOBS.c.owner.is_not(None), _JOBS.c.state.in_(UNFINISHED))
         if worker is not None:
             held = sa.and_(held, _JOBS.c.worker == worker)
         with self._begin() as connection:
-            connection.execute(sa.update(_JOBS).where(held).values(lease=0.0, owner=None))
+            tries = _JOBS.c.tries - (1 if forgive else 0)
+            connection.execute(sa.update(_JOBS).where(held).values(lease=0.0, owner=None, tries=tries))
 
     def finish(self, job: Job, state: State, **values: Any) -> None:
         """End a claimed job. Raises LeaseLostError where it is not ours any more."""
@@ -213,8 +222,15 @@ class JobStore:
         if job_id is not None:
             old = sa.and_(old, _JOBS.c.id == job_id)
         with self._begin() as connection:
-            rows = connection.execute(sa.update(_JOBS).where(old).values(state=State.EXPIRED, summary=None).returning(_JOBS))
+            gone = {"state": State.EXPIRED, "summary": None, "key": None, "digest": "", "error_detail": None}
+            rows = connection.execute(sa.update(_JOBS).where(old).values(gone).returning(_JOBS))
             return [_job(row) for row in rows]
+
+    def forget(self, older_than_seconds: float) -> None:
+        """Delete the rows of expired jobs that ended longer ago."""
+        old = sa.and_(_JOBS.c.state == State.EXPIRED, _JOBS.c.ended <= self._now() - older_than_seconds)
+        with self._begin() as connection:
+            connection.execute(sa.delete(_JOBS).where(old))
 
     def counts(self) -> dict[str, int]:
         """How many jobs stand in each state."""
@@ -260,7 +276,7 @@ def _is_free(now: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA busy_timeout=30000")
+    connection.execute("PRAGMA busy_timeout=10000")
     connection.execute("PRAGMA synchronous=FULL")  # what was accepted is on the disk
 
 

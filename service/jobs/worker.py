@@ -11,27 +11,31 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from models.classifier import Classifier
-from models.errors import InputError
+from models.errors import InputError, RasidError
 from service.errors import JobsUnavailableError
 from service.jobs import store as stores
 from service.jobs.files import JobFiles
 from service.jobs.job import Job, JobOptions, State
 from service.jobs.orders import DRAIN, WorkerSettings
-from service.jobs.sniff import check_size
+from service.jobs.sniff import MOST_ROWS, check_size
 from service.jobs.store import JobStore, LeaseLostError
 from service.logs import configure_logging, log_unexpected
 from service.score.here import LocalScorer
+from service.score.outputs import EXCEL_ROWS
 from service.score.parts import BusyError, OtherRunError
 from service.score.rows import Columns, MissingColumnError, read_rows
 from service.score.score import Summary, score
+from service.score.sources import TooMuchError
 from service.score.windows import ScoreOptions
 
 logger = logging.getLogger("rasid.jobs")
@@ -39,6 +43,7 @@ logger = logging.getLogger("rasid.jobs")
 IDLE_SECONDS = 60.0
 MOST_TRIES = 8  # without a row done in between: the file kills whoever reads it
 _POLL_SECONDS = 1.0
+_MACHINE_SECONDS = 30.0
 _NICE = 19
 
 
@@ -75,10 +80,12 @@ class Worker:
                 continue
             with self._lock:
                 self._busy += 1
-            self._attempt(job, work)
-            with self._lock:
-                self._busy -= 1
-                self._last_work = time.monotonic()
+            try:
+                self._attempt(job, work)
+            finally:
+                with self._lock:
+                    self._busy -= 1
+                    self._last_work = time.monotonic()
 
     def _is_over(self) -> bool:
         with self._lock:
@@ -91,31 +98,33 @@ class Worker:
             return None
 
     def _attempt(self, job: Job, work: _Work) -> None:
-        options = JobOptions(**job.options)
         logger.info("job taken", extra={"job": job.id, "state": job.state, "tries": job.tries})
         try:
             if job.tries > MOST_TRIES:
                 raise InputError("the file ended the process that read it again and again; is it damaged?")
+            options = JobOptions(**job.options)
             with self._held(job) as stop_holding:
                 work(job, options, stop_holding)
         except LeaseLostError:
             logger.info("job let go", extra={"job": job.id})
         except BusyError:  # who had it before has not noticed yet
-            with contextlib.suppress(LeaseLostError, JobsUnavailableError):
-                self._store.release(job, after_seconds=_POLL_SECONDS * 5)
+            self._give_back(job, after_seconds=5 * _POLL_SECONDS)
         except InputError as error:
-            told = _told(error, options).replace(str(self._files.input(job.id)), "the file")
+            told = _told(error, job).replace(str(self._files.input(job.id)), "the file")
             self._fail(job, error.code, told)
-        except JobsUnavailableError:
-            logger.info("job let go", extra={"job": job.id})
+        except (OSError, RasidError) as error:  # the machine, not the file: no disk, no bundle, no shared folder, no database
+            logger.warning("job waits", extra={"job": job.id, "error": type(error).__name__})
+            self._give_back(job, after_seconds=_MACHINE_SECONDS)
         except Exception as error:
             log_unexpected(error)
-            time.sleep(_POLL_SECONDS)
-            with contextlib.suppress(LeaseLostError, JobsUnavailableError):
-                if job.tries >= MOST_TRIES:
-                    self._fail(job, "internal_error", f"the service failed: {type(error).__name__}")
-                else:
-                    self._store.release(job, tries=job.tries)
+            if job.tries >= MOST_TRIES:
+                self._fail(job, "internal_error", f"the service failed: {type(error).__name__}")
+            else:
+                self._give_back(job, after_seconds=_POLL_SECONDS, tries=job.tries)
+
+    def _give_back(self, job: Job, **values: Any) -> None:
+        with contextlib.suppress(LeaseLostError, JobsUnavailableError):
+            self._store.release(job, **values)
 
     def _fail(self, job: Job, code: str, detail: str) -> None:
         with contextlib.suppress(LeaseLostError, JobsUnavailableError):
@@ -154,7 +163,12 @@ class Worker:
         source = self._files.source(job.id, options, self._settings.max_bytes)
         check_size(source)
         columns = Columns(options.text_column, options.id_column)
-        total = sum(1 for _ in read_rows([source], columns, max_characters=self._settings.max_characters))
+        total = 0
+        for total, _ in enumerate(read_rows([source], columns, max_characters=self._settings.max_characters), 1):
+            if total > MOST_ROWS:
+                raise TooMuchError(f"expected at most {MOST_ROWS} rows, got more; send them in parts")
+        if options.output == "xlsx" and total > EXCEL_ROWS:
+            raise TooMuchError(f"an Excel sheet holds {EXCEL_ROWS} rows, the file has {total}; take csv or parquet")
         ended.set()
         self._store.release(job, state=State.QUEUED, total=total, tries=0)
 
@@ -211,10 +225,11 @@ class Worker:
         logger.info("job done", extra={"job": job.id})
 
 
-def _told(error: InputError, options: JobOptions) -> str:
+def _told(error: InputError, job: Job) -> str:
     """What is said of a file that cannot be used. The names of columns are left out: without a header they are texts."""
     if isinstance(error, MissingColumnError):
-        named = f"named {options.text_column}" if options.text_column else "of text (text, content, body ...)"
+        column = job.options.get("text_column")
+        named = f"named {column}" if column else "of text (text, content, body ...)"
         return f"expected a column {named}, there is none; name it with text_column"
     return str(error)
 
@@ -235,16 +250,26 @@ def _listen(worker: Worker) -> None:
     os._exit(0)
 
 
+def _or_end(work: Callable[[], None]) -> None:
+    """Work; where that fails, end the process: half a worker would leave jobs standing."""
+    try:
+        work()
+    except BaseException as error:
+        log_unexpected(error)
+        os._exit(1)
+
+
 def main() -> int:
     """Work until there is nothing to do."""
     settings = WorkerSettings(**json.loads(sys.stdin.readline()))
     configure_logging(settings.log_level)
     _stand_back()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process when it is done
     worker = Worker(settings, JobStore(settings.database), JobFiles(Path(settings.folder)))
     threading.Thread(target=_listen, args=(worker,), name="rasid-listen", daemon=True).start()
-    validator = threading.Thread(target=worker.validate_all, name="rasid-validate", daemon=True)
+    validator = threading.Thread(target=_or_end, args=(worker.validate_all,), name="rasid-validate", daemon=True)
     validator.start()
-    worker.score_all()
+    _or_end(worker.score_all)
     validator.join()
     return 0
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from models.prediction import Problem
 from service.auth import Scope
-from service.errors import ClientLeftError, JobExpiredError, JobNotFinishedError, JobNotFoundError, QuotaError
+from service.errors import ClientLeftError, JobExpiredError, JobNotFinishedError, JobNotFoundError
 from service.jobs.job import UNFINISHED, Job, JobOptions, State
 from service.requests import JOBS_PATH, facts_of
 from service.routes.desk import Desk, DeskDependency, allow, problems
@@ -99,10 +99,8 @@ async def submit(
 
     tenant = facts_of(request.scope).caller.name
     files = await asyncio.to_thread(lambda: desk.jobs.files)
-    if await asyncio.to_thread(lambda: desk.jobs.store.unfinished(tenant)) >= desk.settings.max_jobs:
-        raise QuotaError(
-            f"there are {desk.settings.max_jobs} unfinished jobs of this caller; wait or cancel some", retry_after_seconds=60
-        )
+    if idempotency_key is None or not await asyncio.to_thread(desk.jobs.store.knows, tenant, idempotency_key):
+        await asyncio.to_thread(desk.jobs.check_room_for, tenant)
     length = request.headers.get("content-length", "")
     await asyncio.to_thread(check_room, files.folder, int(length) if length.isdecimal() else 0)
     path = files.new_upload()

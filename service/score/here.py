@@ -28,8 +28,8 @@ class LocalScorer:
 
     def score(self, sources: list[Source], options: ScoreOptions, *, done: int) -> Iterator[list[Entry]]:
         """The rows of the sources behind the first `done`, in order, window by window. Raises InputError or EngineError."""
-        rows = islice(read_rows(sources, options.columns, max_characters=options.max_characters), done, None)
-        windows = cut_windows(rows)
+        rows = read_rows(sources, options.columns, max_characters=options.max_characters, keep_columns=options.keep_columns)
+        windows = cut_windows(islice(rows, done, None))
 
         def read() -> tuple[list[Row], Encoded] | None:
             window = next(windows, None)

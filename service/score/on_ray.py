@@ -119,7 +119,13 @@ class _Read:
     def __call__(self, file: dict[str, Any]) -> Iterator[dict[str, Any]]:
         source = pickle.loads(file["source"])  # noqa: S301 - our own
         options, first = self._options, int(file["first"])
-        rows = read_rows([source], options.columns, max_characters=options.max_characters, first=first)
+        rows = read_rows(
+            [source],
+            options.columns,
+            max_characters=options.max_characters,
+            first=first,
+            keep_columns=options.keep_columns,
+        )
         for window in cut_windows(islice(rows, max(0, self._done - first), None)):
             yield {"window": pickle.dumps(window)}
 

@@ -72,11 +72,11 @@ class Parts:
             import fcntl  # noqa: PLC0415 - not on every system
 
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
+        except BlockingIOError:
             self._lock.close()
             raise BusyError(f"another process is at work in {self.folder}; wait for it") from None
+        except (ImportError, OSError):  # this system or this disk has no such locks
+            pass
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models.classifier import TextItem
@@ -44,8 +45,13 @@ class Row:
     rejection: Broken | None = None
 
 
-def read_rows(sources: Sequence[Source], columns: Columns, *, max_characters: int, first: int = 0) -> Iterator[Row]:
-    """The rows of all sources in order, numbered behind `first`. Raises InputError where a source has no column of text."""
+def read_rows(
+    sources: Sequence[Source], columns: Columns, *, max_characters: int, first: int = 0, keep_columns: bool = False
+) -> Iterator[Row]:
+    """The rows of all sources in order, numbered behind `first`; with all their columns where these are to be kept.
+
+    Raises InputError where a source has no column of text or cannot be read.
+    """
     number = first
     for source in sources:
         chosen: tuple[str, str | None] | None = None
@@ -56,7 +62,8 @@ def read_rows(sources: Sequence[Source], columns: Columns, *, max_characters: in
                 continue
             if chosen is None or source.format == "jsonl":
                 chosen = _choose(record.content, columns, chosen, source)
-            yield _row(number, record, record.content, chosen, max_characters)
+            row = _row(number, record, record.content, chosen, max_characters)
+            yield replace(row, columns=_clean(record.content)) if keep_columns and row.item is not None else row
 
 
 def count_rows(sources: Sequence[Source]) -> int | None:
@@ -90,10 +97,9 @@ def _row(number: int, record: Record, content: dict[str, Any], chosen: tuple[str
     given = content.get(id_name) if id_name is not None else None
     identity = replace_surrogates(str(given)) if given is not None and str(given) else str(number)
     text = content.get(text_name)
-    kept = {name: value for name, value in content.items() if name != text_name}
 
     def reject(code: str, detail: str) -> Row:
-        return Row(number, record.place, identity, None, kept, Broken(code, detail))
+        return Row(number, record.place, identity, None, {}, Broken(code, detail))
 
     if text is None:
         return reject("missing_text", f"expected a text in {text_name}, there is none")
@@ -103,7 +109,22 @@ def _row(number: int, record: Record, content: dict[str, Any], chosen: tuple[str
         return reject("nul_character", "expected text, got NUL characters in it; is the file damaged or binary?")
     if len(text) > max_characters:
         return reject(TextTooLongError.code, f"expected at most {max_characters} characters, got {len(text)}")
-    return Row(number, record.place, identity, TextItem(identity, replace_surrogates(text)), {**kept, text_name: text})
+    return Row(number, record.place, identity, TextItem(identity, replace_surrogates(text)), {})
+
+
+def _clean(columns: dict[str, Any]) -> dict[str, Any]:
+    """Columns as they can be written: no halves of characters, and None for what is no number."""
+    return {replace_surrogates(str(name)): _clean_value(value) for name, value in columns.items()}
+
+
+def _clean_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return _clean(value)
+    return [_clean_value(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _kind(value: object) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.bundle import Bundle
-from service.score.outputs import check_output, write_output, write_rejects
+from service.score.outputs import check_folder, check_output, write_output, write_rejects
 from service.score.parts import Parts
 from service.score.sources import Source
 from service.score.stores import is_url
@@ -76,6 +78,7 @@ def score(
     `partial` still there. Raises InputError or EngineError.
     """
     check_output(output)
+    check_folder(rejects)
     run = _describe(scorer.bundle, sources, output, options)
     with Parts.begin(partial, run, resume=resume, restart=restart) as parts:
         done, rejected = parts.rows_done()
@@ -95,14 +98,34 @@ def score(
                 if "rejected" not in entry:
                     yield entry
 
-        write_output(output, scored(), scorer.bundle.taxonomy.label_ids)
-        if summary.rejected:
-            write_rejects(rejects, (entry["rejected"] for entry in parts.entries() if "rejected" in entry))
-        elif not is_url(rejects):
-            Path(rejects).unlink(missing_ok=True)  # of an earlier run
+        kept = _kept_columns(parts.entries(), options) if options.keep_columns else []
+        with _scratch_in(partial):
+            write_output(output, scored(), scorer.bundle.taxonomy.label_ids, kept)
+            if summary.rejected:
+                write_rejects(rejects, (entry["rejected"] for entry in parts.entries() if "rejected" in entry))
+            elif not is_url(rejects):
+                Path(rejects).unlink(missing_ok=True)  # of an earlier run
         finished(summary)
     parts.remove()
     return summary
+
+
+def _kept_columns(entries: Iterator[dict[str, Any]], options: ScoreOptions) -> list[str]:
+    """The names of all columns of the input, in the order they first came. The id stands there anyway."""
+    names = dict.fromkeys(name for entry in entries for name in entry.get("columns") or ())
+    if options.columns.id in (None, "id"):
+        names.pop("id", None)
+    return list(names)
+
+
+@contextmanager
+def _scratch_in(folder: Path) -> Iterator[None]:
+    """Let libraries put their temporary files, which hold texts, where a kill does not leave them for ever."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _describe(bundle: Bundle, sources: Sequence[Source], output: str, options: ScoreOptions) -> dict[str, Any]:
@@ -117,4 +140,5 @@ def _describe(bundle: Bundle, sources: Sequence[Source], output: str, options: S
         "granularity": options.granularity,
         "evidence": options.evidence,
         "kept columns": options.keep_columns,
+        "longest text": options.max_characters,
     }

@@ -10,11 +10,14 @@ import glob
 import io
 import json
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, Self
+from xml.etree.ElementTree import ParseError
 
 from models.errors import InputError
 from service.score.stores import facts_of_url, is_url, list_urls, open_url
@@ -35,6 +38,7 @@ _PACKED = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _LINE_LIMIT = 32 * 1024 * 1024  # characters: what is longer is no text of anybody, and must not fill the memory
+_EXCEL_ROWS = 1_048_576
 _PARQUET_ROWS = 1_024
 
 
@@ -46,6 +50,8 @@ class Broken:
     detail: str
 
 
+DAMAGE = (ValueError, KeyError, IndexError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error, ParseError)
+"""What readers raise over files that are damaged or of another kind; pyarrow's errors are ValueErrors."""
 _TOO_LONG = Broken("line_too_long", f"expected lines and cells of at most {_LINE_LIMIT} characters, got a longer one")
 
 
@@ -104,8 +110,17 @@ class _Bounded(io.RawIOBase):
         return len(content)
 
 
-def find_sources(inputs: Sequence[str], given: Format | None = None) -> list[Source]:
-    """The files that paths, folders and patterns name, in order. Raises InputError where there is none or none can be read."""
+def find_sources(inputs: Sequence[str], given: Format | None = None, *, but: Sequence[Path] = ()) -> list[Source]:
+    """The files that paths, folders and patterns name, in order, `but` those, as what a run writes itself.
+
+    Raises InputError where there is none, none can be read, or one that is named is among those.
+    """
+    own = [path.resolve() for path in but]
+
+    def is_own(path: Path) -> bool:
+        resolved = path.resolve()
+        return any(resolved == one or one in resolved.parents for one in own)
+
     found: list[Source] = []
     for entry in inputs:
         if entry == STANDARD_INPUT:
@@ -120,17 +135,21 @@ def find_sources(inputs: Sequence[str], given: Format | None = None) -> list[Sou
             continue
         path = Path(entry)
         if path.is_dir():
-            inside = sorted(str(file) for file in path.rglob("*") if file.is_file() and (given or format_named(file)))
+            inside = sorted(
+                str(file) for file in path.rglob("*") if file.is_file() and (given or format_named(file)) and not is_own(file)
+            )
             if not inside:
                 raise InputError(f"{entry} holds no file that can be read; expected {_known()}")
             found.extend(_source(Path(file), given) for file in inside)
         elif path.exists():
+            if is_own(path):
+                raise InputError(f"{entry} is written by this run and cannot be read by it; name another output")
             found.append(_source(path, given))
         else:
             matching = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207 - a pattern from any folder
             if not matching:
                 raise InputError(f"there is no file {entry}, and nothing matches it as a pattern")
-            found.extend(_source(Path(file), given) for file in matching if Path(file).is_file())
+            found.extend(_source(Path(file), given) for file in matching if Path(file).is_file() and not is_own(Path(file)))
     if sum(source.path == STANDARD_INPUT for source in found) > 1:
         raise InputError("standard input (-) can be read once")
     return found
@@ -154,8 +173,13 @@ def read_records(source: Source) -> Iterator[Record]:
     """The records of a source. Raises InputError where it is nothing of its format at all."""
     readers = {"jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet, "xlsx": _excel, "txt": _plain}
     name = "standard input" if source.path == STANDARD_INPUT else Path(source.path).name
-    for number, content in readers[source.format](source):
-        yield Record(f"{name}:{number}", content)
+    try:
+        for number, content in readers[source.format](source):
+            yield Record(f"{name}:{number}", content)
+    except DAMAGE as error:
+        raise InputError(
+            f"{source.path}: expected a whole {source.format} file, it is damaged: {type(error).__name__}"
+        ) from None
 
 
 def _source(path: Path, given: Format | None) -> Source:
@@ -188,6 +212,8 @@ def _bytes(source: Source) -> Iterator[io.BufferedReader]:
             else:
                 yield raw
         except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the machine's fault, not the file's
             raise InputError(f"{source.path}: cannot be read or unpacked: {type(error).__name__}") from None
 
 
@@ -197,7 +223,8 @@ def _text(source: Source, newline: str | None) -> Iterator[io.TextIOWrapper]:
     with _bytes(source) as binary:
         start = binary.peek(3)[:3]
         encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
-        text = io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline=newline)
+        errors = "replace" if encoding == "utf-16" else "surrogateescape"
+        text = io.TextIOWrapper(binary, encoding=encoding, errors=errors, newline=newline)
         try:
             yield text
         finally:
@@ -234,36 +261,66 @@ def _json_row(line: str) -> dict[str, Any] | Broken:
     return row if isinstance(row, dict) else Broken("invalid_json", f"expected a JSON object, got {type(row).__name__}")
 
 
+class _Records:
+    """The lines of a table, for a reader that puts records together from them; one record may not fill the memory."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._lines = _lines(text)
+        self._characters = 0
+        self.was_cut = False
+
+    def begin(self) -> None:
+        """A record begins."""
+        self._characters, self.was_cut = 0, False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line, is_cut = next(self._lines)
+        self.was_cut |= is_cut
+        self._characters += len(line)
+        if self._characters > 2 * _LINE_LIMIT:
+            raise _EndlessRecordError
+        return line
+
+
+class _EndlessRecordError(Exception):
+    """A record does not end: a quotation mark was left open."""
+
+
 def _delimited(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     csv.field_size_limit(_LINE_LIMIT)
     with _text(source, newline="") as text:
-        was_cut = False
-
-        def lines() -> Iterator[str]:
-            nonlocal was_cut
-            for line, is_cut in _lines(text):
-                was_cut |= is_cut
-                yield line
-
-        reader = csv.reader(lines(), delimiter="\t" if source.format == "tsv" else ",")
+        lines = _Records(text)
+        delimiter = "\t" if source.format == "tsv" else ","
+        reader = csv.reader(lines, delimiter=delimiter)
         header: list[str] | None = None
         number = 0
         while True:
             number += 1
-            was_cut = False
+            lines.begin()
             try:
                 cells = next(reader)
             except StopIteration:
                 return
+            except _EndlessRecordError:
+                yield number, _TOO_LONG
+                reader = csv.reader(lines, delimiter=delimiter)
+                continue
             except csv.Error as error:
                 yield number, Broken("invalid_csv", f"up to line {reader.line_num}: {error}; is a quotation mark left open?")
                 continue
             if not any(cell.strip() for cell in cells):
                 continue
             if header is None:
+                if not all(map(_is_clean, cells)):
+                    raise InputError(
+                        f"{source.path}: expected a header in UTF-8 or UTF-16 with its mark; convert the file first"
+                    )
                 header = [cell.strip() for cell in cells]
                 continue
-            if was_cut:
+            if lines.was_cut:
                 yield number, _TOO_LONG
             elif not all(map(_is_clean, cells)):
                 yield number, Broken("not_utf8", "expected UTF-8 or UTF-16 with its mark; convert the file first")
@@ -292,8 +349,6 @@ def _parquet(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
 
 
 def _excel(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
-    import zipfile  # noqa: PLC0415
-
     import openpyxl  # noqa: PLC0415 - takes a while
     from openpyxl.utils.exceptions import InvalidFileException  # noqa: PLC0415
 
@@ -304,7 +359,11 @@ def _excel(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
             raise InputError(f"{source.path}: expected an Excel file (.xlsx): {type(error).__name__}") from None
         stack.callback(book.close)
         header: list[str] | None = None
-        for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), 1):
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # some programs write wrong ones, and rows beyond them would be left out
+        for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+            if number > _EXCEL_ROWS:
+                raise InputError(f"{source.path}: expected at most {_EXCEL_ROWS} rows in a sheet, got more")
             if all(cell is None or not str(cell).strip() for cell in cells):
                 continue
             if header is None:

@@ -69,6 +69,7 @@ def _window(rows: Iterator[Row]) -> Iterator[Row]:
     for row in islice(rows, WINDOW_ROWS):
         yield row
         characters += len(row.item.text) if row.item else 0
+        characters += sum(len(value) for value in row.columns.values() if isinstance(value, str))
         if characters > WINDOW_CHARACTERS:
             return
 

@@ -108,7 +108,7 @@ def test_quotas_count_texts_by_key_and_by_address(released: Classifier, file: Pa
         assert (limits["caller"], limits["rate"], limits["rate_per_address"]) == ("small", "3/hour", "6/hour")
 
 
-@pytest.mark.parametrize("header", ["Origin", "X-Forwarded-For", "Host"])
+@pytest.mark.parametrize("header", ["Origin", "X-Forwarded-For", "X-Real-IP", "Via", "Host", "Sec-Fetch-Site"])
 def test_a_page_or_a_gateway_without_a_key_administers_nothing(released: Classifier, header: str) -> None:
     with TestClient(create_app(released, Settings()), base_url=LOOPBACK) as client:
         assert client.post("/v1/model/rollback").json()["code"] == "activation_failed"
@@ -145,3 +145,11 @@ def test_the_command_line_makes_lists_and_removes_keys_and_refuses_to_serve_in_t
     refused = runner.invoke(app, ["serve", "--host", "0.0.0.0"])
     assert refused.exit_code == 2
     assert "rasid keys add" in refused.output
+
+
+def test_beyond_loopback_nobody_without_a_key_sees_or_sends_jobs(released: Classifier) -> None:
+    settings = Settings(host="0.0.0.0", allow_anonymous=True)
+    with TestClient(create_app(released, settings), base_url=LOOPBACK) as client:
+        assert client.get("/v1/jobs").status_code == 403
+        assert client.post("/v1/model/rollback").status_code == 403
+        assert client.post("/v1/classify", json=BODY).status_code == 200

@@ -18,7 +18,12 @@ from httpx2 import Response
 from models.classifier import Classifier, TextItem
 from service.app import create_app
 from service.auth import Scope, add_key
-from service.jobs.job import UNFINISHED
+from service.jobs import store as stores
+from service.jobs.files import JobFiles
+from service.jobs.job import UNFINISHED, Job, JobOptions
+from service.jobs.orders import WorkerSettings
+from service.jobs.store import JobStore
+from service.jobs.worker import Worker
 from service.settings import Settings
 from tests.conftest import LOOPBACK
 
@@ -113,6 +118,8 @@ def test_the_progress_comes_as_events(client: TestClient) -> None:
         (b"PK\x03\x04" + bytes(90), "a.zip", {}, 422, "unknown_file_type"),
         (LINES, "a.jsonl", {"output": "docx"}, 422, "invalid_request"),
         (LINES, "a.jsonl", {"unknown": "1"}, 422, "invalid_request"),
+        (LINES, "a.jsonl", {"text_column": "a\x00b"}, 422, "invalid_request"),
+        (b"PK\x03\x04" + bytes(90) + b"PK\x05\x06" + b"\xff" * 18, "a.xlsx", {}, 422, "unknown_file_type"),
         (LINES, "a.jsonl", {"text_column": "x" * 5_000}, 422, "invalid_form"),
         (b"x" * 5_000_000, "a.jsonl", {}, 413, "too_large"),
     ],
@@ -151,6 +158,7 @@ def test_a_file_that_turns_out_bad_fails_its_job_with_the_reason_and_without_its
         (b"Qamishli,seventeen\n1,2\n", "a.csv", "missing_column"),
         (bomb, "a.jsonl.gz", "unpacks_to_too_much"),
         (LINES, "a.parquet", None),
+        (b"PAR1" + b"x" * 90, "a.parquet", "invalid_input"),
         (b"\x1f\x8b" + b"x" * 50, "a.jsonl", "unknown_file_type"),
     ):
         response = send(client, content, name)
@@ -233,8 +241,13 @@ def test_jobs_are_listed_to_their_owner_alone(released: Classifier, tmp_path: Pa
         for method, path in (("GET", ""), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel"), ("DELETE", "")):
             response = client.request(method, f"/v1/jobs/{sent[0]}{path}", headers=head["b"])
             assert response.status_code == 404, (method, path)
-        metrics = client.app.state.desk.metrics.page().decode()
-        assert 'rasid_jobs{state="validating"} 4.0' in metrics
+        jobs = client.app.state.desk.jobs
+        for _ in range(200):
+            if jobs.counts() == {"validating": 4}:
+                break
+            jobs._wake.set()
+            time.sleep(0.02)
+        assert 'rasid_jobs{state="validating"} 4.0' in client.app.state.desk.metrics.page().decode()
 
 
 def test_what_is_old_is_deleted(released: Classifier, tmp_path: Path) -> None:
@@ -250,6 +263,57 @@ def test_what_is_old_is_deleted(released: Classifier, tmp_path: Path) -> None:
         jobs._sweep(jobs.store, jobs.files)
         assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "expired"
         assert not (tmp_path / "jobs" / job_id).exists()
+
+
+def test_what_is_not_a_job_s_stays_where_it_is(released: Classifier, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    (folder / "photos").mkdir(parents=True)
+    (folder / "photos" / "a.jpg").write_bytes(b"0")
+    orphan, upload = folder / ("a" * 32), folder / "uploads" / "b"
+    for path in (orphan / "input", upload):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"0")
+    for path in (folder / "photos", orphan, upload):
+        os.utime(path, (0, 0))
+    with TestClient(create_app(released, Settings(jobs=folder)), base_url=LOOPBACK) as client:
+        client.app.state.desk.jobs._pause_until = time.monotonic() + 600
+        assert client.get("/v1/jobs").json() == {"jobs": [], "next": None}
+        client.app.state.desk.jobs._swept = 0.0
+        client.app.state.desk.jobs._sweep(client.app.state.desk.jobs.store, client.app.state.desk.jobs.files)
+    assert (folder / "photos" / "a.jpg").exists()
+    assert not orphan.exists()
+    assert not upload.exists()
+
+
+def test_a_fault_of_the_machine_is_not_held_against_the_file(
+    tmp_path: Path, released: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, files = JobStore(f"sqlite:///{tmp_path / 'jobs.db'}"), JobFiles(tmp_path / "jobs")
+    settings = WorkerSettings("w", "", "", str(released.bundle.path), "onnxruntime", 1, 1_000, 1_000_000, "info")
+    worker = Worker(settings, store, files)
+    store.submit(job_id="a" * 32, tenant="t", digest="d", options=JobOptions(format="jsonl").model_dump(), size=1)
+
+    def attempt() -> Job:
+        job = store.claim("w", validated=False)
+        assert job is not None
+        worker._attempt(job, worker._validate)
+        now = store.get("a" * 32)
+        assert now is not None
+        with store._begin() as connection:
+            connection.execute(stores._JOBS.update().values(lease=0.0))
+        return now
+
+    assert (attempt().state, attempt().tries) == ("validating", 0)  # its file is not there: another replica may have it
+    (tmp_path / "jobs" / ("a" * 32)).mkdir()
+    files.input("a" * 32).write_bytes(LINES)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.jobs.worker.check_size", lambda _source: (_ for _ in ()).throw(OSError(28, "No space left")))
+        assert (attempt().state, attempt().tries) == ("validating", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.jobs.worker.check_size", lambda _source: 1 / 0)
+        assert [attempt().tries for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
+    assert attempt().state == "queued"
+    store.close()
 
 
 def test_a_folder_that_cannot_be_made_is_told(released: Classifier, tmp_path: Path) -> None:

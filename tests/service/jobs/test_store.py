@@ -123,12 +123,16 @@ def test_what_a_dead_worker_held_is_free_at_once(store: JobStore) -> None:
     alive = store.claim("alive")
     assert dead is not None
     assert alive is not None
-    store.free("dead")
+    store.free("dead", forgive=False)
     again = store.claim("alive")
     assert again is not None
     assert (again.id, again.tries) == ("one", 2)
     assert store.claim("alive") is None
     store.hold(alive)
+    store.free()
+    peaceful = store.claim("w")
+    assert peaceful is not None
+    assert (peaceful.id, peaceful.tries) == ("one", 2)
 
 
 def test_a_clock_that_was_set_back_holds_no_job_up(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:

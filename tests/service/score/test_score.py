@@ -7,10 +7,12 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -257,13 +259,14 @@ def test_inputs_that_cannot_be_used_are_told_with_what_to_do(tmp_path: Path) -> 
             list(read_rows(find_sources([str(tmp_path / name)]), Columns(), max_characters=100))
 
 
-def test_the_command_scores_a_file_and_tells_what_came_of_it(tmp_path: Path) -> None:
+def test_the_command_scores_a_file_and_tells_what_came_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = jsonl(tmp_path / "in.jsonl", [{"text": text} for text in [*TEXTS, ""]])
     done = runner.invoke(app, ["score", str(source), str(tmp_path / "out.csv")])
     assert done.exit_code == 0, done.output
     assert "4 of 5 rows scored" in done.output
     assert "empty_text 1" in done.output
     assert (tmp_path / "out.csv.rejects.jsonl").exists()
+    monkeypatch.chdir(tmp_path)
     piped = runner.invoke(app, ["score", "-", "-", "-q"], input=source.read_text())
     assert [json.loads(line)["language"] for line in piped.stdout.splitlines()] == ["en", "ar", "en", "en"]
     refused = runner.invoke(app, ["score", str(source), str(tmp_path / "out.doc")])
@@ -350,3 +353,83 @@ def test_rows_are_counted_for_the_progress_bar_where_that_is_cheap(tmp_path: Pat
     assert count_rows(find_sources([path.as_uri()])) is None
     (tmp_path / "bad.parquet").write_bytes(b"x")
     assert count_rows(find_sources([str(tmp_path / "bad.parquet")])) is None
+
+
+def test_an_excel_sheet_is_read_whole_whatever_it_says_of_its_size(tiny: Classifier, tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in [["id", "text"], *([str(number), text] for number, text in enumerate(TEXTS))]:
+        book.active.append(row)
+    book.save(tmp_path / "honest.xlsx")
+    with zipfile.ZipFile(tmp_path / "honest.xlsx") as whole, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as lying:
+        for entry in whole.namelist():
+            content = whole.read(entry)
+            if entry.endswith("sheet1.xml"):
+                content = re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', content)
+            lying.writestr(entry, content)
+    found, rejects = run(tiny, tmp_path / "a.xlsx", tmp_path / "out.jsonl")
+    assert ([row["id"] for row in found], rejects) == ([str(number) for number in range(len(TEXTS))], [])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "xlsx"])
+def test_kept_columns_are_written_whatever_they_hold_and_wherever_they_come(
+    tiny: Classifier, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "in.jsonl"
+    rows = [
+        '{"id": "a", "text": "They fled. \\ud83d", "note": "x"}',
+        '{"id": "b", "text": "Rain.", "late": {"deep": [NaN, "\\ud83d"]}, "language": "de", "score": NaN}',
+    ]
+    path.write_text("\n".join(rows))
+    output = tmp_path / f"out.{kind}"
+    found, _ = run(tiny, path, output, keep_columns=True)
+    if kind == "jsonl":
+        assert found[1]["columns"]["late"] == {"deep": [None, "\ufffd"]}
+    elif kind == "csv":
+        table = list(csv.DictReader(io.StringIO(output.read_text("utf-8-sig"))))
+        assert [row["note"] for row in table] == ["x", ""]
+        assert [row["input_language"] for row in table] == ["", "de"]
+        assert [row["language"] for row in table] == ["en", "en"]
+        assert json.loads(table[1]["late"]) == {"deep": [None, "\ufffd"]}
+
+
+def test_columns_that_nobody_wants_take_no_memory(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "They fled.", "html": "x" * 1_100_000} for _ in range(9)])
+    columns = Columns()
+    assert all(not row.columns for row in read_rows(find_sources([str(path)]), columns, max_characters=100))
+    kept = read_rows(find_sources([str(path)]), columns, max_characters=100, keep_columns=True)
+    assert [len(window) for window in windows.cut_windows(kept)] == [2, 2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.xlsx", "a.jsonl.gz", "a.csv"])
+def test_a_damaged_file_is_told_and_not_a_traceback(tiny: Classifier, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "a.csv":
+        path.write_bytes("id,نص\n1,x\n".encode("cp1256"))
+    else:
+        run(tiny, jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS * 50]), path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=name):
+        run(tiny, path, tmp_path / "out.jsonl")
+
+
+def test_a_record_without_an_end_is_rejected_before_it_fills_the_memory(
+    tiny: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_LINE_LIMIT", 100)
+    path = tmp_path / "a.csv"
+    path.write_text('id,text\n1,They fled.\n2,"' + '","\n' * 80 + '"\n3,Rain.\n')
+    found, rejects = run(tiny, path, tmp_path / "out.jsonl")
+    assert found[0]["id"] == "1"
+    assert rejects[0]["code"] == "line_too_long"
+
+
+def test_what_a_run_writes_is_not_what_it_reads(tiny: Classifier, tmp_path: Path) -> None:
+    jsonl(tmp_path / "a.jsonl", [{"text": TEXTS[0]}])
+    (tmp_path / "out.jsonl.partial").mkdir()
+    for path in ("out.jsonl", "out.jsonl.partial/part-000001.jsonl"):
+        (tmp_path / path).write_text("{}\n")
+    own = [tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"]
+    assert [Path(one.path).name for one in find_sources([str(tmp_path)], but=own)] == ["a.jsonl"]
+    assert [Path(one.path).name for one in find_sources([str(tmp_path / "*.jsonl")], but=own)] == ["a.jsonl"]
+    with pytest.raises(InputError, match="written by this run"):
+        find_sources([str(tmp_path / "out.jsonl")], but=own)
