@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -48,11 +49,13 @@ class RayScorer:
     def __enter__(self) -> Self:
         """Connect, or start a cluster on this machine."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own warnings stand in its log files
         if not self._ray.is_initialized():
             self._ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             self._started = True
+        warnings.filterwarnings("ignore", module=r"ray\.data")  # how a small file could be spread wider
         context = self._ray.data.DataContext.get_current()
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # after it has set its own
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         context.target_max_block_size = _BLOCK_BYTES
