@@ -144,7 +144,7 @@ def jobs_command(
 @prove_app.command("scoring", epilog="Example: rasid-eval prove scoring --data pool.en.jsonl.gz --data pool.ar.jsonl.gz")
 def scoring_command(
     data: Annotated[list[Path], typer.Option(help="JSONL files of texts, also .gz; again for more.")],
-    rows: Annotated[int, typer.Option(min=2_048, help="Rows to score, as many of each file.")] = 100_000,
+    rows: Annotated[int, typer.Option(min=2_048, help="Rows to score; texts come again where there are fewer.")] = 100_000,
     with_ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Also on Ray.")] = True,
     bundle: Bundle = None,
     threads: Threads = None,

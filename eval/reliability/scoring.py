@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from eval.contenders.process import ContenderError
@@ -72,6 +71,7 @@ def scored(
     rate = rows / (run.seconds - run.first_seconds)
     figures = {
         "rows": rows,
+        "of them different texts": len({row["text"] for row in chosen}),
         "answered": answered,
         "the classifier alone, rows/s (mean of before and after)": middle,
         "rasid score, rows/s": rate,
@@ -90,16 +90,15 @@ def scored(
 
 
 def read_texts(data: Sequence[Path], rows: int) -> list[Row]:
-    """Rows of all files, as many of each. Raises InputError where there are not enough."""
-    found: list[Row] = []
-    for number, path in enumerate(data):
-        wanted = (rows - len(found)) // (len(data) - number)
+    """Rows of all files in random order; where there are not enough, they come again. Raises InputError where there is none."""
+    texts: list[str] = []
+    for path in data:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            texts = (json.loads(line)["text"] for line in islice(file, wanted))
-            found += [{"id": f"{path.name}-{at}", "text": text} for at, text in enumerate(texts)]
-    if len(found) < rows:
-        raise InputError(f"expected {rows} rows in {', '.join(map(str, data))}, found {len(found)}; give more files or --rows")
-    return random.Random(2).sample(found, rows)
+            texts += [json.loads(line)["text"] for line in file]
+    if not texts:
+        raise InputError(f"expected rows in {', '.join(map(str, data))}, found none")
+    random.Random(2).shuffle(texts)
+    return [{"id": str(number), "text": texts[number % len(texts)]} for number in range(rows)]
 
 
 def rate_alone(classifier: Classifier, rows: Sequence[Row]) -> float:
