@@ -34,7 +34,7 @@ Text = Annotated[str, BeforeValidator(_mend)]
 class TextInput(BaseModel):
     """A text with an id of the caller's."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     id: Text = Field(max_length=256)
     text: Text
@@ -44,6 +44,7 @@ class ClassifyRequest(BaseModel):
     """Texts to classify."""
 
     model_config = ConfigDict(
+        strict=True,
         extra="forbid",
         json_schema_extra={
             "examples": [

@@ -25,10 +25,10 @@ class JobOptions(BaseModel):
     evidence: bool = Field(default=False, description="Name the sentences that carry each label.")
     output: Literal["jsonl", "csv", "tsv", "parquet", "xlsx"] = Field(default="jsonl", description="Format of the results.")
     text_column: str | None = Field(
-        default=None, max_length=256, pattern=_NAME, description="Column of the text; else found by its name."
+        default=None, min_length=1, max_length=256, pattern=_NAME, description="Column of the text; else found by its name."
     )
     id_column: str | None = Field(
-        default=None, max_length=256, pattern=_NAME, description="Column of the id; else found by its name."
+        default=None, min_length=1, max_length=256, pattern=_NAME, description="Column of the id; else found by its name."
     )
     keep_columns: bool = Field(default=False, description="Carry all columns of the file over into the results.")
     format: Format | None = Field(default=None, description="What the file is; found by its content otherwise.")

@@ -41,6 +41,8 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 class PredictRequest(BaseModel):
     """What text-embeddings-inference takes: a text, or a batch `[["a"], ["b"]]`."""
 
+    model_config = ConfigDict(strict=True)
+
     inputs: Annotated[
         Text | Sequences | Annotated[list[Sequences], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)],
         WithJsonSchema({"anyOf": [_TEXT, _ALONE, {"type": "array", "items": _ALONE, "minItems": 1, "maxItems": MOST_TEXTS}]}),
@@ -62,7 +64,7 @@ class Score(BaseModel):
 class TextClassificationParameters(BaseModel):
     """What `InferenceClient.text_classification` may ask for."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = Field(
         default=None, description="`sigmoid` by default: labels are independent, so there is no softmax over them."

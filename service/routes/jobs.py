@@ -202,7 +202,7 @@ async def delete(job: _Found, desk: DeskDependency) -> None:
 
 def _options(fields: dict[str, str]) -> JobOptions:
     try:
-        return JobOptions(**{name: value for name, value in fields.items() if value != ""})
+        return JobOptions.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]) from None
 

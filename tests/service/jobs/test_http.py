@@ -119,6 +119,7 @@ def test_the_progress_comes_as_events(client: TestClient) -> None:
         (LINES, "a.jsonl", {"output": "docx"}, 422, "invalid_request"),
         (LINES, "a.jsonl", {"unknown": "1"}, 422, "invalid_request"),
         (LINES, "a.jsonl", {"text_column": "a\x00b"}, 422, "invalid_request"),
+        (LINES, "a.jsonl", {"granularity": ""}, 422, "invalid_request"),
         (b"PK\x03\x04" + bytes(90) + b"PK\x05\x06" + b"\xff" * 18, "a.xlsx", {}, 422, "unknown_file_type"),
         (LINES, "a.jsonl", {"text_column": "x" * 5_000}, 422, "invalid_form"),
         (b"x" * 5_000_000, "a.jsonl", {}, 413, "too_large"),
