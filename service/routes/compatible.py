@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from models.classifier import TextItem
 from models.errors import EmptyTextError
@@ -61,6 +61,11 @@ class Score(BaseModel):
     label: str
 
 
+def _whole(value: Any) -> Any:
+    """To JSON 3.0 is a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class TextClassificationParameters(BaseModel):
     """What `InferenceClient.text_classification` may ask for."""
 
@@ -69,7 +74,7 @@ class TextClassificationParameters(BaseModel):
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = Field(
         default=None, description="`sigmoid` by default: labels are independent, so there is no softmax over them."
     )
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: Annotated[int, BeforeValidator(_whole)] | None = Field(default=None, ge=1)
 
 
 class TextClassificationRequest(BaseModel):
