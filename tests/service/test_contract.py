@@ -50,7 +50,7 @@ def test_what_is_described_is_what_happens(released: Classifier, mode: Generatio
             excluded = []
             if response.status_code == 504:
                 excluded.append(not_a_server_error)  # what was asked for in too short a time is told so
-            if "stream" in case.operation.path:
+            if "stream" in case.operation.path or case.operation.label == "POST /v1/jobs":  # a form has nothing but strings
                 excluded.append(negative_data_rejection)  # a line that cannot be used is answered in its place
             if any(reason in response.text for reason in UNTOLD):
                 excluded.append(positive_data_acceptance)
