@@ -74,7 +74,7 @@ class TextClassificationParameters(BaseModel):
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = Field(
         default=None, description="`sigmoid` by default: labels are independent, so there is no softmax over them."
     )
-    top_k: Annotated[int, BeforeValidator(_whole)] | None = Field(default=None, ge=1)
+    top_k: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = None
 
 
 class TextClassificationRequest(BaseModel):
