@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -40,16 +42,21 @@ class JobFiles:
                 f"the folder of jobs {folder} cannot be made: {type(error).__name__}; name another with RASID_JOBS"
             ) from None
 
-    def is_ours_alone(self) -> bool:
-        """Whether no other service uses the folder; it stays ours while this process lives."""
+    def settle(self, clean_up: Callable[[], None]) -> None:
+        """Share the folder with other services while this process lives; where none uses it now, `clean_up` before."""
         try:
             import fcntl  # noqa: PLC0415 - not on every system
-
-            self._lock = (self.folder / "lock").open("wb")
+        except ImportError:
+            return
+        self._lock = (self.folder / "lock").open("wb")
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (ImportError, OSError):
-            return False
-        return True
+        except OSError:  # others live, or this disk has no locks
+            pass
+        else:
+            clean_up()
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def close(self) -> None:
         """Let others have the folder."""

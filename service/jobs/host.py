@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import subprocess
 import sys
 import threading
@@ -53,7 +54,7 @@ class JobHost:
         self._worker: _Process | None = None
         self._failures = 0
         self._pause_until = 0.0
-        self._swept = 0.0
+        self._swept = -math.inf
         self._counts: dict[str, int] = {}
 
     def start(self) -> None:
@@ -72,9 +73,10 @@ class JobHost:
         return self._open()[1]
 
     def submit(self, upload: Upload, options: JobOptions, *, tenant: str, key: str | None) -> tuple[Job, bool]:
-        """Take in a file that was uploaded; its job, and whether it is new. Raises InputError for a file that is no rows.
+        """Take in a file that was uploaded; its job, and whether it is new.
 
-        The file is moved into the folder of the job, or deleted where the job is known by its key.
+        The file is moved into the folder of the job; it stays where it is when the job is known by its key. Raises InputError
+        for a file that is no rows and for a key that was used otherwise, QuotaError, JobsUnavailableError.
         """
         from service.jobs.sniff import find_format  # noqa: PLC0415
 
@@ -142,8 +144,8 @@ class JobHost:
                 try:
                     files = JobFiles(self._settings.jobs)
                     store = JobStore(self._database())
-                    if self._settings.jobs_database is None and files.is_ours_alone():
-                        self._clean_up(store, files)
+                    if self._settings.jobs_database is None:
+                        files.settle(lambda: self._clean_up(store, files))
                     self._parts = store, files
                 except InputError as error:
                     logger.error("no jobs", extra={"reason": str(error)})
@@ -197,7 +199,7 @@ class JobHost:
             self._worker = _Process(self._settings, self._database(), self._bundle())
 
     def _sweep(self, store: JobStore, files: JobFiles) -> None:
-        if time.monotonic() < self._swept + _SWEEP_SECONDS and self._swept:
+        if time.monotonic() < self._swept + _SWEEP_SECONDS:
             return
         self._swept = time.monotonic()
         kept_seconds = self._settings.job_retention_hours * 3_600

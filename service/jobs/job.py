@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from models.prediction import Granularity
 from service.score.sources import Format
 
 _NAME = r"^[^\x00-\x1f\x7f]*$"
+
+
+def _flag(value: Any) -> Any:
+    """A form has nothing but strings."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+_Flag = Annotated[bool, Field(strict=True), BeforeValidator(_flag)]
 
 
 class JobOptions(BaseModel):
@@ -22,7 +30,7 @@ class JobOptions(BaseModel):
     granularity: Granularity = Field(
         default="passage", description="`passage`: judge each text as one piece. `document`: judge its sentences."
     )
-    evidence: bool = Field(default=False, description="Name the sentences that carry each label.")
+    evidence: _Flag = Field(default=False, description="Name the sentences that carry each label.")
     output: Literal["jsonl", "csv", "tsv", "parquet", "xlsx"] = Field(default="jsonl", description="Format of the results.")
     text_column: str | None = Field(
         default=None, min_length=1, max_length=256, pattern=_NAME, description="Column of the text; else found by its name."
@@ -30,7 +38,7 @@ class JobOptions(BaseModel):
     id_column: str | None = Field(
         default=None, min_length=1, max_length=256, pattern=_NAME, description="Column of the id; else found by its name."
     )
-    keep_columns: bool = Field(default=False, description="Carry all columns of the file over into the results.")
+    keep_columns: _Flag = Field(default=False, description="Carry all columns of the file over into the results.")
     format: Format | None = Field(default=None, description="What the file is; found by its content otherwise.")
 
 

@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path, PurePath
 
 from models.errors import InputError
-from service.score.sources import DAMAGE, Format, Source, TooMuchError, format_named, read_start
+from service.score.readers import DAMAGE, TooMuchError, read_start
+from service.score.sources import Format, Source, format_named
 
 _START_BYTES = 64 * 1024
 _EXCEL_BYTES = 1024**3  # openpyxl keeps the strings of a workbook in memory

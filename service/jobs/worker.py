@@ -33,9 +33,9 @@ from service.logs import configure_logging, log_unexpected
 from service.score.here import LocalScorer
 from service.score.outputs import EXCEL_ROWS
 from service.score.parts import BusyError, OtherRunError
+from service.score.readers import TooMuchError
 from service.score.rows import Columns, MissingColumnError, read_rows
 from service.score.score import Summary, score
-from service.score.sources import TooMuchError
 from service.score.windows import ScoreOptions
 
 logger = logging.getLogger("rasid.jobs")

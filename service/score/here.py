@@ -10,7 +10,7 @@ from models.bundle import Bundle
 from models.classifier import Classifier, Encoded
 from service.score.rows import Row, read_rows
 from service.score.sources import Source
-from service.score.windows import Entry, ScoreOptions, cut_windows, make_entry
+from service.score.windows import Entry, ScoreOptions, cut_windows, make_entry, make_reject
 
 
 class LocalScorer:
@@ -49,4 +49,9 @@ class LocalScorer:
     def decide(self, window: list[Row], work: Encoded, options: ScoreOptions) -> list[Entry]:
         """Classify an encoded window."""
         answers = iter(self._classifier.decide(work, self._classifier.engine.logits(work.rows)))
-        return [make_entry(row, next(answers) if row.item else None, self._model, options) for row in window]
+        return [
+            make_entry(row, next(answers), self._model, options)
+            if row.rejection is None
+            else make_reject(row, row.rejection.code, row.rejection.detail)
+            for row in window
+        ]

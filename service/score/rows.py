@@ -11,7 +11,8 @@ from typing import Any
 from models.classifier import TextItem
 from models.errors import InputError, TextTooLongError
 from models.text import replace_surrogates
-from service.score.sources import STANDARD_INPUT, Broken, Record, Source, read_records
+from service.score.readers import Broken, Record, read_records
+from service.score.sources import STANDARD_INPUT, Source
 from service.score.stores import is_url
 
 TEXT_COLUMNS = ("text", "content", "body", "article", "passage", "sentence", "description", "message", "tweet")

@@ -49,19 +49,19 @@ def cut_windows(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield window
 
 
-def make_entry(row: Row, answer: Answer | None, model: str, options: ScoreOptions) -> Entry:
-    """What is written of a row; `answer` is None where the row was rejected before."""
-    if row.rejection is not None:
-        return {"rejected": _reject(row, row.rejection.code, row.rejection.detail)}
-    if answer is None or isinstance(answer, Rejection):
-        code, detail = (
-            (answer.error.code, answer.error.detail) if answer is not None else ("not_answered", "there is no answer")
-        )
-        return {"rejected": _reject(row, code, detail)}
+def make_entry(row: Row, answer: Answer, model: str, options: ScoreOptions) -> Entry:
+    """What is written of a row that was classified."""
+    if isinstance(answer, Rejection):
+        return make_reject(row, answer.error.code, answer.error.detail)
     entry: Entry = {**answer.model_dump(), "model": model}
     if options.keep_columns:
         entry["columns"] = row.columns
     return entry
+
+
+def make_reject(row: Row, code: str, detail: str) -> Entry:
+    """What is written of a row that could not be classified, without its text."""
+    return {"rejected": {"row": row.number, "place": row.place, "id": row.id, "code": code, "detail": detail}}
 
 
 def _window(rows: Iterator[Row]) -> Iterator[Row]:
@@ -72,7 +72,3 @@ def _window(rows: Iterator[Row]) -> Iterator[Row]:
         characters += sum(len(value) for value in row.columns.values() if isinstance(value, str))
         if characters > WINDOW_CHARACTERS:
             return
-
-
-def _reject(row: Row, code: str, detail: str) -> dict[str, Any]:
-    return {"row": row.number, "place": row.place, "id": row.id, "code": code, "detail": detail}

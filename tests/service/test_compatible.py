@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from huggingface_hub import InferenceClient
 
@@ -23,22 +19,6 @@ LABELS = {"sectarian_violence", "displacement", "official_statement", "accountab
 def client(released: Classifier) -> Iterator[TestClient]:
     with TestClient(create_app(released, Settings(max_texts=4, max_text_characters=50_000)), base_url=LOOPBACK) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def address(released: Classifier) -> Iterator[str]:
-    """A service that really listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(released, Settings()), port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 def test_predict_answers_one_text_with_its_labels_best_first(client: TestClient, released: Classifier) -> None:

@@ -50,8 +50,11 @@ def test_what_is_described_is_what_happens(released: Classifier, mode: Generatio
             excluded = []
             if response.status_code == 504:
                 excluded.append(not_a_server_error)  # what was asked for in too short a time is told so
-            if "stream" in case.operation.path or case.operation.label == "POST /v1/jobs":  # a form has nothing but strings
+            if "stream" in case.operation.path:
                 excluded.append(negative_data_rejection)  # a line that cannot be used is answered in its place
+            form = case.body if isinstance(case.body, dict) and case.media_type == "multipart/form-data" else {}
+            if any(not isinstance(form.get(name, ""), str) for name in ("text_column", "id_column")):
+                excluded.append(negative_data_rejection)  # on the wire the name of a column is a string whatever it was
             if any(reason in response.text for reason in UNTOLD):
                 excluded.append(positive_data_acceptance)
             case.validate_response(response, excluded_checks=excluded)

@@ -4,33 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-
-from models.classifier import Classifier
-from service.app import create_app
-from service.settings import Settings
 
 README = Path(__file__).parents[2] / "README.md"
-
-
-@pytest.fixture
-def address(released: Classifier, tmp_path: Path) -> Iterator[str]:
-    app = create_app(released, Settings(jobs=tmp_path / "jobs", threads=1))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 def test_the_python_clients_of_the_readme_work(

@@ -18,7 +18,6 @@ from models.bundle import released_bundle_path
 from models.classifier import Classifier, TextItem
 from service.app import create_app
 from service.errors import ActivationError, DeadlineError
-from service.metrics import Metrics
 from service.serving import ModelHost, check_canary
 from service.settings import Settings
 from tests.conftest import LOOPBACK
@@ -239,25 +238,6 @@ def test_metrics_count_and_hold_no_text(client: TestClient) -> None:
     assert "rasid_queue_tokens 0.0" in page
     assert "rasid_inference_tokens_total" in page
     assert f'version="{client.app.state.desk.host.active.classifier.bundle.manifest.version}"' in page
-
-
-def test_input_that_is_not_what_the_model_was_calibrated_on_shows_as_drift(released: Classifier) -> None:
-    metrics = Metrics()
-    metrics.watch_drift(lambda: {"en": {"displacement": [1_000, 3, 3, 3, 3, 3, 3, 3, 3, 3]}})
-    usual, other = released.classify(["Rain is expected.", "They fled the village and live in a camp."])
-    metrics.answers([usual] * 199)
-    assert "rasid_input_drift{" not in metrics.page().decode()
-
-    def drift() -> float:
-        found = [line for line in metrics.page().decode().splitlines() if line.startswith("rasid_input_drift{")]
-        assert len(found) == 1
-        assert found[0].startswith('rasid_input_drift{label="displacement",language="en"}')
-        return float(found[0].rsplit(" ", 1)[1])
-
-    metrics.answers([usual] * 801)
-    assert drift() < 0.25
-    metrics.answers([other] * 800)
-    assert drift() > 1.0
 
 
 def test_limits_are_told(client: TestClient) -> None:

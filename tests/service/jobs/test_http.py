@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import signal
 import time
@@ -120,6 +121,7 @@ def test_the_progress_comes_as_events(client: TestClient) -> None:
         (LINES, "a.jsonl", {"unknown": "1"}, 422, "invalid_request"),
         (LINES, "a.jsonl", {"text_column": "a\x00b"}, 422, "invalid_request"),
         (LINES, "a.jsonl", {"granularity": ""}, 422, "invalid_request"),
+        (LINES, "a.jsonl", {"evidence": "1"}, 422, "invalid_request"),
         (b"PK\x03\x04" + bytes(90) + b"PK\x05\x06" + b"\xff" * 18, "a.xlsx", {}, 422, "unknown_file_type"),
         (LINES, "a.jsonl", {"text_column": "x" * 5_000}, 422, "invalid_form"),
         (b"x" * 5_000_000, "a.jsonl", {}, 413, "too_large"),
@@ -260,7 +262,7 @@ def test_what_is_old_is_deleted(released: Classifier, tmp_path: Path) -> None:
         job = jobs.store.claim("w", validated=False)
         assert job is not None
         jobs.store.finish(job, "completed")
-        jobs._swept = 0.0
+        jobs._swept = -math.inf
         jobs._sweep(jobs.store, jobs.files)
         assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "expired"
         assert not (tmp_path / "jobs" / job_id).exists()
@@ -279,11 +281,26 @@ def test_what_is_not_a_job_s_stays_where_it_is(released: Classifier, tmp_path: P
     with TestClient(create_app(released, Settings(jobs=folder)), base_url=LOOPBACK) as client:
         client.app.state.desk.jobs._pause_until = time.monotonic() + 600
         assert client.get("/v1/jobs").json() == {"jobs": [], "next": None}
-        client.app.state.desk.jobs._swept = 0.0
+        client.app.state.desk.jobs._swept = -math.inf
         client.app.state.desk.jobs._sweep(client.app.state.desk.jobs.store, client.app.state.desk.jobs.files)
     assert (folder / "photos" / "a.jpg").exists()
     assert not orphan.exists()
     assert not upload.exists()
+
+
+def test_a_folder_is_cleaned_up_only_where_no_other_service_lives_on_it(tmp_path: Path) -> None:
+    cleaned: list[str] = []
+    services = {name: JobFiles(tmp_path) for name in ("first", "second", "third", "fourth")}
+    for name in ("first", "second"):
+        services[name].settle(lambda name=name: cleaned.append(name))
+    services["first"].close()  # the second is still at work
+    services["third"].settle(lambda: cleaned.append("third"))
+    assert cleaned == ["first"]
+    services["second"].close()
+    services["third"].close()
+    services["fourth"].settle(lambda: cleaned.append("fourth"))
+    assert cleaned == ["first", "fourth"]
+    services["fourth"].close()
 
 
 def test_a_fault_of_the_machine_is_not_held_against_the_file(
