@@ -51,6 +51,8 @@ def model_card(
     noise = training.get("noise")
     if noise:
         settings += "; share of texts with noise: " + ", ".join(f"{key} {value}" for key, value in noise.items())
+    if "averaged" in training:
+        settings = "those of each network below"
     own = {name: digest for name, digest in manifest.data.items() if name.startswith(("ar-", "en-"))}
     standoff = {name: digest for name, digest in manifest.data.items() if name.startswith("pool-")}
     articles = sum(name.startswith("articles/") for name in manifest.data)
@@ -91,7 +93,7 @@ difference of a probability {parity["largest_probability_difference"]:.3f}.
 dropped. Seeds {", ".join(map(str, training["seeds"]))} (weights averaged where more than one). {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations, {articles} of articles' sentences (for the thresholds of articles alone). Settings: {settings}. Calibration, thresholds and
 the review band come from the validation passages alone.
 
-| file | SHA-256 of its content (first 16) |
+{_averaged(training)}| file | SHA-256 of its content (first 16) |
 |---|---|
 {digests}
 
@@ -125,6 +127,21 @@ are not distributed):
 {rows}
 
 """
+
+
+def _averaged(training: dict[str, Any]) -> str:
+    if "averaged" not in training:
+        return ""
+    rows = []
+    for part in training["averaged"]:
+        noise = {f"noise {key}": value for key, value in (part["noise"] or {}).items()}
+        settings = ", ".join(f"{key} {value}" for key, value in {**part["settings"], **noise}.items())
+        rows.append(f"- `{part['name']}`: {part['train']} passages of {len(part['data'])} files; {settings}")
+    return (
+        "The weights are the mean of networks fitted apart from one start (`rasid-train average`):\n\n"
+        + "\n".join(rows)
+        + "\n\n"
+    )
 
 
 def _bands(training: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from training.pipeline import DataSettings, calibrate_bundle, export, fit, measu
 from training.plover import run_plover
 from training.reference import write_reference
 from training.release import release as release_bundle
+from training.soup import average_networks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _DEFAULTS = FineTuneSettings()
@@ -160,6 +161,16 @@ def fit_network(
         disturbance = Noise() if noise else None
         fit(dataset, loaded, settings, work, base=base, seeds=seed or [1], noise=disturbance, show_progress=not quiet)
         typer.echo(f"fitted network in {work}")
+
+
+@app.command("average", epilog="Example: rasid-train average runs/first runs/second --work runs/both")
+def average(
+    part: Annotated[list[Path], typer.Argument(help="Work folders with fitted networks of one base, two or more.")],
+    work: Annotated[Path, typer.Option(help="Work folder of the average; rasid-train export and calibrate go on from it.")],
+) -> None:
+    """Average the weights of networks that were fitted apart: one network, often better than each."""
+    with told():
+        typer.echo(f"averaged network in {average_networks(part, work)}")
 
 
 @app.command("export", epilog="Example: rasid-train export --work runs/mine")

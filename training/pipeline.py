@@ -41,6 +41,7 @@ from training.noise import Noise
 from training.parity import Parity, compare_logits
 from training.quantise import choose_ranges
 from training.rows import Dataset, TrainingRow, load_dataset, targets, training_row
+from training.soup import mean_weights
 from training.vocabulary import TrimmedVocabulary, prove_identical, trim_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -112,8 +113,7 @@ def fit(
     keep_vocabulary_rows(model.encoder, vocabulary.kept_ids)
     tokenizer = vocabulary.tokenizer()
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    total = {name: torch.zeros_like(value) for name, value in start.items()}
-    histories = []
+    histories, fitted = [], []
     for seed in seeds:
         model.load_state_dict(start)
         history = fine_tune(
@@ -127,14 +127,8 @@ def fit(
             show_progress=show_progress,
         )
         histories.append(history)
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                total[name] += value / len(seeds)
-    frozen = "encoder.embeddings.word_embeddings.weight"  # the same in every run, and must stay so to the last bit
-    model.load_state_dict(
-        {name: total[name] if value.is_floating_point() and name != frozen else value for name, value in start.items()}
-    )
-    torch.save(model.state_dict(), work / "model.pt")
+        fitted.append({name: value.clone() for name, value in model.state_dict().items()})
+    torch.save(mean_weights(fitted), work / "model.pt")
     model.encoder.config.to_json_file(work / "config.json")
     (work / "tokenizer.json").write_text(json.dumps(vocabulary.tokenizer_json, ensure_ascii=False), encoding="utf-8")
     _write_json(work / "taxonomy.json", taxonomy.model_dump(mode="json"))
@@ -224,6 +218,7 @@ def calibrate_bundle(
         data=dataset["digests"],
         training={
             **{key: network[key] for key in ("base_source", "vocabulary", "settings", "noise", "seeds", "history")},
+            **({"averaged": network["averaged"]} if "averaged" in network else {}),
             **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates")},
             "parity": asdict(parity),
             "review_band": [asdict(band) for band in bands],

@@ -44,3 +44,14 @@ def test_articles_suites_bands_and_noise_are_told_where_they_were_measured(tiny:
     assert "| en | 0.900 | 0.800-1.000 | 60 |" in full
     assert "| en | displacement | 19 of 20 | 0.820 | 69 of 70 | 10.0% |" in full
     assert "swapped_names 0.5" in full
+
+
+def test_a_card_tells_the_networks_whose_weights_were_averaged(tiny: Classifier, taxonomy: Taxonomy) -> None:
+    manifest = tiny.bundle.manifest
+    report: dict[str, Any] = {"data": "dev.jsonl", "data_digest": "0" * 64, "slices": [SLICE]}
+    part = {"train": 120, "settings": {"epochs": 2, "seed": 1}, "seeds": [1], "data": ["a.jsonl", "b.jsonl"]}
+    averaged = [{**part, "name": "first", "noise": {"spelling": 0.2}}, {**part, "name": "second", "noise": None, "train": 80}]
+    told = manifest.model_copy(update={"training": {**manifest.training, "averaged": averaged}})
+    card = model_card(told, taxonomy, report, size_bytes=1)
+    assert "- `first`: 120 passages of 2 files; epochs 2, seed 1, noise spelling 0.2\n" in card
+    assert "- `second`: 80 passages of 2 files; epochs 2, seed 1\n" in card

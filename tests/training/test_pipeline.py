@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from training.base import BaseEncoderError, load_base
 from training.cli import app
 from training.finetune import FineTuneSettings, batches, bfloat16_is_faster, fine_tune, macro_f1, pad
 from training.parity import Parity
-from training.pipeline import check_parity, judged_rows, load_network
+from training.pipeline import check_parity, judged_rows, load_network, read_rows
 from training.rows import TrainingRow
+from training.soup import average_networks
 
 runner = CliRunner()
 SUBJECTS = ["The family", "The governor", "A farmer", "العائلة", "المحافظ", "The old man", "رجل"]
@@ -122,6 +124,80 @@ def test_the_weights_of_several_seeds_are_averaged(base: Path, labelled: Path, t
         assert torch.allclose(one[name], runs[0][name])
     words = "encoder.embeddings.word_embeddings.weight"
     assert torch.equal(both[words], one[words])
+
+
+@pytest.fixture(scope="module")
+def other_work(base: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network fitted on some of the rows in another order."""
+    folder = tmp_path_factory.mktemp("other")
+    some = folder / "some.jsonl"
+    some.write_text("".join(labelled.read_text(encoding="utf-8").splitlines(keepends=True)[:200]), encoding="utf-8")
+    done = runner.invoke(
+        app,
+        ["fit", "--data", str(some), "--work", str(folder / "work"), "--base", str(base), "--epochs", "3",
+         "--learning-rate", "0.003", "--seed", "3", "--quiet"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return folder / "work"
+
+
+def test_networks_fitted_apart_are_averaged_and_go_on_as_one(work: Path, other_work: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    done = runner.invoke(app, ["average", str(work), str(other_work), "--work", str(both)])
+    assert done.exit_code == 0, done.output
+    first, second, mean = (load_network(folder, 4).state_dict() for folder in (work, other_work, both))
+    assert all(torch.allclose(mean[name], (first[name] + second[name]) / 2, atol=1e-6) for name in mean)
+    assert not torch.equal(first["head.weight"], second["head.weight"])
+    for command in (["export", "--quiet"], ["calibrate", "--name", "both", "--version", "1"]):
+        done = runner.invoke(app, [*command, "--work", str(both)])
+        assert done.exit_code == 0, done.output
+    manifest = load_bundle(both / "bundle", require_seal=False).manifest
+    assert manifest.data.keys() == {"rows.jsonl", "some.jsonl"}
+    assert [(part["seeds"], part["data"]) for part in manifest.training["averaged"]] == [
+        ([1], ["rows.jsonl"]),
+        ([3], ["some.jsonl"]),
+    ]
+    assert manifest.training["train"] + manifest.training["validation"] == 240
+
+
+def test_no_part_of_an_average_was_trained_on_its_validation_rows(
+    base: Path, labelled: Path, work: Path, tmp_path: Path
+) -> None:
+    lines = labelled.read_text(encoding="utf-8").splitlines(keepends=True)
+    validation, rest = tmp_path / "validation.jsonl", tmp_path / "rest.jsonl"
+    validation.write_text("".join(lines[:40]), encoding="utf-8")
+    rest.write_text("".join(lines[40:]), encoding="utf-8")
+    other = tmp_path / "other"
+    done = runner.invoke(
+        app,
+        ["fit", "--data", str(rest), "--validation", str(validation), "--work", str(other), "--base", str(base),
+         "--epochs", "1", "--quiet"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    average_networks([work, other], tmp_path / "both")
+    train, judged = (
+        {row.document for row in read_rows(tmp_path / "both" / f"{part}.parquet")} for part in ("train", "validation")
+    )
+    assert judged
+    assert not train & judged
+    trained = {row.document for folder in (work, other) for row in read_rows(folder / "train.parquet")}
+    assert not judged & trained
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_cannot_be_averaged_is_told(work: Path, tmp_path: Path, count: int) -> None:
+    with pytest.raises(InputError, match="at least two" if count == 1 else "run rasid-train fit"):
+        average_networks([work, tmp_path / "unfitted"][:count], tmp_path / "both")
+    with pytest.raises(InputError, match="choose another --work"):
+        average_networks([work, work], work)
+
+
+def test_networks_of_other_vocabularies_are_not_averaged(work: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(work, other)
+    (other / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="one base, vocabulary and taxonomy"):
+        average_networks([work, other], tmp_path / "both")
 
 
 def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_path: Path, labelled: Path) -> None:
