@@ -20,6 +20,7 @@ from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
 from training.agreement import Agreement, measure_agreement
 from training.jsonl import refuse_existing, write_rows, write_text
 from training.pairing import read_sides
+from training.pseudo import pseudo_label
 from training.readings import standoff_rows
 from training.sample import SampleFormat, draw_sample, sample_files, write_sample
 
@@ -91,6 +92,29 @@ def sample(
     if len(found.passages) < count:
         typer.echo(f"fewer than the {count} asked for: the pool has no more within --per-document {per_document}", err=True)
     typer.echo(f"written to {' and '.join(map(str, written))}")
+
+
+def give_pseudo_labels(
+    pool: Annotated[list[Path], typer.Option(help="Unlabelled passages, JSONL (.gz): text, and id; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Standoff file to write; never overwritten.")],
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="Bundle to ask, the released one by default; of several the mean counts.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many passages.")] = 20_000,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="Texts that are labelled or kept for evaluation: file or folder, standoff rows too; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same pool, bundles and seed give the same rows.")] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Ask models for the labels of unlabelled passages: probabilities that rasid-train run --pseudo learns from."""
+    with told():
+        refuse_existing(out)
+        classifiers = [Classifier.load(path, require_seal=False) for path in bundle or [released_bundle_path()]]
+        found = pseudo_label(pool, classifiers, count, exclude=exclude or (), seed=seed, show_progress=not quiet)
+        write_rows(out, found.rows)
+    typer.echo(f"{len(found.rows)} of {found.usable} usable passages ({found.likely} with a likely label) written to {out}")
 
 
 def agreement(

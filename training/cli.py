@@ -16,7 +16,7 @@ from rich.table import Table
 
 from models.bundle import RELEASED_DIRECTORY, released_bundle_path
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
-from training.annotation_cli import agreement, keep_annotations, sample, told
+from training.annotation_cli import agreement, give_pseudo_labels, keep_annotations, sample, told
 from training.base import DEFAULT_BASE
 from training.finetune import FineTuneSettings
 from training.noise import Noise
@@ -47,6 +47,10 @@ Collections = Annotated[
 Corrections = Annotated[
     list[Path] | None,
     typer.Option(help="Standoff labels that take the place of those of the same text: file or folder; repeatable."),
+]
+Pseudo = Annotated[
+    list[Path] | None,
+    typer.Option(help="Standoff probabilities by rasid-train pseudo-label: soft targets for training; repeatable."),
 ]
 Validation = Annotated[
     list[Path] | None, typer.Option("--validation", help="Labelled validation file; else a share of the documents.")
@@ -92,6 +96,7 @@ def run(
     articles: Articles = None,
     collection: Collections = None,
     corrections: Corrections = None,
+    pseudo: Pseudo = None,
     validation: Validation = None,
     work: Work = Path("runs/latest"),
     taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
@@ -111,6 +116,7 @@ def run(
         annotations=annotations,
         collection=collection,
         corrections=corrections,
+        pseudo=pseudo,
         validation=validation,
         work=work,
         taxonomy=taxonomy,
@@ -132,6 +138,7 @@ def fit_network(
     annotations: Annotations = None,
     collection: Collections = None,
     corrections: Corrections = None,
+    pseudo: Pseudo = None,
     validation: Validation = None,
     work: Work = Path("runs/latest"),
     taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
@@ -153,6 +160,7 @@ def fit_network(
                 annotations=tuple(annotations or ()),
                 collections=tuple(collection or ()),
                 corrections=tuple(corrections or ()),
+                pseudo=tuple(pseudo or ()),
                 validation_paths=tuple(validation or ()),
             ),
             loaded,
@@ -268,6 +276,11 @@ def release(
 app.command(epilog="Example: rasid-train sample --pool pool.jsonl.gz --exclude my-labels.jsonl --count 500 --out round1.jsonl")(
     sample
 )
+app.command(
+    "pseudo-label",
+    epilog="Example: rasid-train pseudo-label --pool pool.jsonl.gz --bundle runs/a/bundle --bundle runs/b/bundle "
+    "--exclude my-labels.jsonl --out runs/pseudo.jsonl",
+)(give_pseudo_labels)
 app.command(epilog="Example: rasid-train agreement first.jsonl second.jsonl")(agreement)
 app.command("annotations", epilog="Example: rasid-train annotations round1.jsonl --out training/annotations/round1.jsonl")(
     keep_annotations

@@ -61,6 +61,7 @@ class DataSettings:
     annotations: tuple[Path, ...] = ()
     collections: tuple[Path, ...] = ()
     corrections: tuple[Path, ...] = ()
+    pseudo: tuple[Path, ...] = ()
     validation_paths: tuple[Path, ...] = ()
     validation_share: float = 0.12
 
@@ -73,6 +74,7 @@ def prepare_data(data: DataSettings, taxonomy: Taxonomy, work: Path) -> Dataset:
         annotations=data.annotations,
         collections=data.collections,
         corrections=data.corrections,
+        pseudo=data.pseudo,
         validation_share=data.validation_share,
         validation_paths=data.validation_paths,
     )

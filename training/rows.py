@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,19 +15,19 @@ from models.example import LabelledExample, digest_examples, labelled_files, rea
 from models.language import detect_language
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
-from training.standoff import read_corrections, resolve_annotations, text_digest
+from training.standoff import SoftExample, read_corrections, read_pseudo_labels, resolve_annotations, text_digest
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One prepared text with its targets in taxonomy order."""
+    """One prepared text with its targets in taxonomy order: 0 or 1 by a reader, a probability as a pseudo-label."""
 
     id: str
     document: str
     source: str
     language: str
     text: str
-    targets: tuple[int, ...]
+    targets: tuple[float, ...]
     unsure: bool
 
 
@@ -48,6 +48,7 @@ def load_dataset(
     annotations: Sequence[Path] = (),
     collections: Sequence[Path] = (),
     corrections: Sequence[Path] = (),
+    pseudo: Sequence[Path] = (),
     validation_share: float = 0.12,
     validation_paths: Sequence[Path] = (),
 ) -> Dataset:
@@ -55,8 +56,10 @@ def load_dataset(
 
     A folder stands for the JSONL and CSV files directly in it. `annotations` are standoff files whose texts are looked up in
     `collections`; `corrections` are standoff files whose labels take the place of those of the same text. Rows with the
-    same prepared text are kept once (first come; a later one with other labels marks the kept row unsure). Without
-    `validation_paths` a document goes to validation by a hash of its name, so adding rows never moves the old ones.
+    same prepared text are kept once (first come; a later one with other labels marks the kept row unsure). `pseudo` are
+    standoff files of probabilities: training rows too, unless somebody labelled the text or its document is for
+    validation. Without `validation_paths` a document goes to validation by a hash of its name, so adding rows never moves
+    the old ones.
     Raises InputError where a part is empty.
     """
     digests: dict[str, str] = {}
@@ -98,7 +101,36 @@ def load_dataset(
             f"expected rows for training and for validation, got {len(train)} and {len(validation)}: give more "
             "documents (the part of an id before #), another validation share, or a validation file"
         )
+    if pseudo:
+        soft, soft_digests = read_pseudo_labels(labelled_files(pseudo), collections, taxonomy)
+        digests.update(soft_digests)
+        train += _pseudo_rows(
+            soft, kept.keys(), {row.document for row in validation}, 0.0 if validation_paths else validation_share
+        )
     return Dataset(tuple(train), tuple(validation), digests, dropped)
+
+
+def _pseudo_rows(
+    examples: Sequence[SoftExample], labelled: Set[str], held_out: Set[str], validation_share: float
+) -> list[TrainingRow]:
+    rows: dict[str, TrainingRow] = {}
+    for example in examples:
+        text, document = prepare_text(example.text).text, example.id.split("#", 1)[0]
+        if not text or text in labelled or document in held_out or in_share(document, validation_share):
+            continue
+        rows.setdefault(
+            text,
+            TrainingRow(
+                id=example.id,
+                document=document,
+                source=example.id.split(":", 1)[0],
+                language=example.lang,
+                text=text,
+                targets=example.probabilities,
+                unsure=False,
+            ),
+        )
+    return list(rows.values())
 
 
 def _corrected(example: LabelledExample, corrections: Mapping[str, tuple[frozenset[str], bool]]) -> LabelledExample:
@@ -126,5 +158,5 @@ def in_share(document: str, share: float) -> bool:
 
 
 def targets(rows: Sequence[TrainingRow]) -> NDArray[np.float32]:
-    """The targets of `N` rows as `[N, L]`, 0 or 1."""
+    """The targets of `N` rows as `[N, L]`, in [0, 1]."""
     return np.asarray([row.targets for row in rows], dtype=np.float32)

@@ -7,31 +7,26 @@ some hundred bytes a passage.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models.classifier import Classifier
 from models.errors import InputError
-from models.prediction import Prediction
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
 from training.clusters import cluster_texts
 from training.exclusion import labelled_texts, read_exclusion
 from training.jsonl import refuse_existing, to_json, write_rows, write_text
 from training.labelstudio import labelling_config, task
-from training.pool import PoolPassage, index_pool, indexed_passages
-from training.selection import CLUSTER, Candidates, FloatArray, choose
+from training.pool import index_pool, indexed_passages
+from training.pool_scores import common_labels, score_passages
+from training.selection import CLUSTER, Candidates, choose
 
 SampleFormat = Literal["jsonl", "label-studio"]
-
-_CHUNK = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +87,7 @@ def draw_sample(
     `#`). The same pool, bundles and seed give the same sample. Raises InputError where nothing can be chosen, where the
     language is not of the taxonomy or the bundles are of different ones, ExampleFormatError where a file breaks its format.
     """
-    labels = _common_labels(classifiers)
+    labels = common_labels(classifiers)
     taxonomy = classifiers[0].bundle.taxonomy
     if language is not None and language not in taxonomy.languages:
         raise InputError(f"expected a language of {', '.join(taxonomy.languages)}, got {language!r}")
@@ -100,7 +95,7 @@ def draw_sample(
     exclusion = read_exclusion(exclude, taxonomy)
     index = index_pool(pool, languages, exclusion=exclusion, show_progress=show_progress)
     free = np.flatnonzero(~index.labelled)
-    probabilities, thresholds = _score(pool, index.positions[free], classifiers, show_progress)
+    probabilities, thresholds = score_passages(pool, index.positions[free], classifiers, show_progress)
     clusters = cluster_texts(
         lambda: (prepare_text(passage.text).text for passage in indexed_passages(pool, index.positions)),
         len(index),
@@ -167,41 +162,3 @@ def write_sample(
         write_text(files[1], labelling_config(taxonomy, show_probabilities=show_probabilities))
         write_text(out, to_json([task(row) for row in rows], indent=1) + "\n")
     return files
-
-
-def _common_labels(classifiers: Sequence[Classifier]) -> tuple[str, ...]:
-    labels = classifiers[0].labels
-    for other in classifiers[1:]:
-        if other.labels != labels:
-            raise InputError(
-                f"expected bundles with the same labels, got {', '.join(labels)} and {', '.join(other.labels)}; "
-                "sample with each alone"
-            )
-    return labels
-
-
-def _score(
-    pool: Sequence[Path], positions: NDArray[np.int64], classifiers: Sequence[Classifier], show_progress: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Probabilities and thresholds `[B, N, L]` of the passages at the positions."""
-    shape = len(classifiers), len(positions), len(classifiers[0].labels)
-    probabilities, thresholds = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-    total = len(positions) * len(classifiers)
-    at = 0
-    with tqdm(total=total, desc="scoring", unit=" passages", disable=not show_progress, dynamic_ncols=True) as bar:
-        for part in _parts(indexed_passages(pool, positions)):
-            for number, classifier in enumerate(classifiers):
-                rules = classifier.bundle.decision.rules
-                for row, answer in enumerate(classifier.classify([passage.text for passage in part]), at):
-                    if not isinstance(answer, Prediction):  # the index has no text that a classifier rejects
-                        raise InputError(f"row {positions[row] + 1} of the pool cannot be classified: {answer.error.detail}")
-                    probabilities[number, row] = [answer.labels[label].probability for label in classifier.labels]
-                    thresholds[number, row] = [rules[answer.language][label].threshold for label in classifier.labels]
-                bar.update(len(part))
-            at += len(part)
-    return probabilities, thresholds
-
-
-def _parts(passages: Iterator[PoolPassage]) -> Iterator[list[PoolPassage]]:
-    while part := list(islice(passages, _CHUNK)):
-        yield part

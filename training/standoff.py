@@ -9,7 +9,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,7 @@ def resolve_annotations(
                 raise ExampleFormatError(f"{path}:{line}: the row lacks {', '.join(sorted(missing))}")
             taxonomy.check_labels(row["labels"])
             wanted[row["sha256"]] = path, line, row
-    texts: dict[str, str] = {}
-    for path in collections:
-        for _line, row in _rows(path):
-            digest = text_digest(row["text"])
-            if digest in wanted:
-                texts[digest] = row["text"]
+    texts = _look_up(wanted.keys(), collections)
     by_file: dict[str, list[LabelledExample]] = {path.name: [] for path in annotations}
     for digest, (path, line, row) in wanted.items():
         if digest not in texts:
@@ -71,6 +67,60 @@ def read_corrections(paths: Sequence[Path], taxonomy: Taxonomy) -> dict[str, tup
             taxonomy.check_labels(row["labels"])
             found[row["sha256"]] = frozenset(row["labels"]), bool(row.get("unsure", False))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class SoftExample:
+    """A passage and what models say of it: a probability for each label of the taxonomy, in its order."""
+
+    id: str
+    lang: str
+    text: str
+    probabilities: tuple[float, ...]
+
+
+def read_pseudo_labels(
+    paths: Sequence[Path], collections: Sequence[Path], taxonomy: Taxonomy
+) -> tuple[list[SoftExample], dict[str, str]]:
+    """The rows of pseudo-label files, their texts looked up in the collections, and a digest of each file.
+
+    Raises ExampleFormatError where a row breaks the format, has a probability outside [0, 1] or for other labels than the
+    taxonomy's, or where its text is in none of the collections.
+    """
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {}
+    for path in paths:
+        for line, row in _rows(path):
+            where = f"{path}:{line}"
+            missing = {"id", "sha256", "lang", "probabilities"} - set(row)
+            if missing:
+                raise ExampleFormatError(f"{where}: the row lacks {', '.join(sorted(missing))}")
+            found = row["probabilities"]
+            if not isinstance(found, dict) or set(found) != set(taxonomy.label_ids):
+                raise ExampleFormatError(f"{where}: expected probabilities for {', '.join(taxonomy.label_ids)}")
+            if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in found.values()):
+                raise ExampleFormatError(f"{where}: expected probabilities from 0 to 1")
+            wanted[row["sha256"]] = where, row
+    texts = _look_up(wanted.keys(), collections)
+    examples = []
+    for digest, (where, row) in wanted.items():
+        if digest not in texts:
+            raise ExampleFormatError(
+                f"{where}: the text of {row['id']!r} is in none of the {len(collections)} collections given"
+            )
+        probabilities = tuple(float(row["probabilities"][label]) for label in taxonomy.label_ids)
+        examples.append(SoftExample(id=row["id"], lang=row["lang"], text=texts[digest], probabilities=probabilities))
+    return examples, {f"pseudo/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _look_up(digests: Set[str], collections: Sequence[Path]) -> dict[str, str]:
+    """The texts with these digests, as far as the collections have them."""
+    texts: dict[str, str] = {}
+    for path in collections:
+        for _line, row in _rows(path):
+            digest = text_digest(row["text"])
+            if digest in digests:
+                texts[digest] = row["text"]
+    return texts
 
 
 def text_digest(text: str) -> str:
