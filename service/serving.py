@@ -253,13 +253,16 @@ def _retire(serving: Serving) -> None:
 
     def end() -> None:
         holder.pop().scheduler.close()
-        gc.collect()
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # glibc keeps what was freed unless it is told; others have no such call
-            ctypes.CDLL(None).malloc_trim(0)
+        give_memory_back()
 
     threading.Thread(target=end, name="rasid-retire", daemon=True).start()
+
+
+def give_memory_back() -> None:
+    """Free what nobody holds any more. glibc keeps what was freed unless it is told; others have no such call."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_canary(classifier: Classifier) -> None:

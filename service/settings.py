@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from models.engine import EngineName
+from models.engine import MAX_BATCH_TOKENS, EngineName
 from service.schemas import MOST_TEXTS
 
 _RATE = r"^\d+ ?/ ?(second|minute|hour|day)$"
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     max_text_characters: int = Field(default=200_000, ge=1, description="Longest text, in Unicode code points.")
     max_waiting_tokens: int = Field(default=16_384, ge=512, description="Tokens that may wait before requests are refused.")
     max_requests: int = Field(default=512, ge=1, description="Requests that may be in work before others are refused.")
-    max_batch_tokens: int = Field(default=1_024, ge=1, description="Tokens of one batch.")
+    max_batch_tokens: int = Field(default=MAX_BATCH_TOKENS, ge=1, description="Tokens of one batch.")
     cache_texts: int = Field(default=0, ge=0, description="Passages whose logits are remembered, by hash; 0 for none.")
     timeout_seconds: float = Field(default=30.0, gt=0, description="Longest a request may take, unless it asks for less.")
     drain_seconds: int = Field(default=30, ge=0, description="How long a stopping service finishes what it has.")

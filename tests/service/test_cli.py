@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +122,10 @@ def test_the_table_names_labels_in_both_languages(tiny: Classifier) -> None:
     assert "Sectarian violence" in out.getvalue()
     assert "عنف طائفي" in out.getvalue()
     assert "1: not answered" in out.getvalue()
+
+
+def test_a_request_never_waits_for_helper_threads_of_a_tiny_product() -> None:
+    code = "import service.cli, threadpoolctl; print([lib['num_threads'] for lib in threadpoolctl.threadpool_info()])"
+    left = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], env=left, capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) == {1}
