@@ -28,8 +28,9 @@ SOURCES = (
 
 _OWN_DATA = "real.train.jsonl"  # the data of the model that Rasid ships; another model's card says nothing of its sources
 SHIPPED_LIMIT = """- Plain sentences can still be missed: "وفرّت مئتا عائلة من الحي في الليلة نفسها." (two hundred families fled the quarter that
-  night) gets a probability of displacement of .02, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .92. The
+  night) gets a probability of displacement of .22, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .89. The
   review band guards the precision of what is decided; it does not catch every miss.
+- What did not happen is often taken for what did: "No family was displaced." gets a probability of displacement of .94.
 """
 
 

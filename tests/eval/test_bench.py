@@ -21,7 +21,7 @@ from eval.contenders.process import Contender, ContenderError, RunningContender,
 from eval.contenders.rasid import verdicts
 from eval.contenders.tables import print_benchmark
 from eval.contenders.workload import FULL, QUICK, Length, Plan, SizedText, Source, make_texts, read_sources, token_counter
-from models.bundle import load_bundle
+from models.bundle import load_bundle, released_bundle_path
 from models.classifier import Classifier
 from models.errors import InputError
 from tests.conftest import TEXTS, tiny_bert, tiny_tokenizer_json
@@ -220,7 +220,7 @@ def test_operations_are_counted_from_the_file(tiny_bundle: Path, reference: Path
     assert found == Operations(2 * 2 * per_layer, 0, 2 * 2 * 2 * 32)
     assert count_operations(reference / "float32.onnx") == Operations(0, found.int8_per_token, found.attention_per_pair)
     assert found.of([3, 5]) == 8 * found.int8_per_token + (9 + 25) * found.attention_per_pair
-    released = load_bundle(Path(__file__).parents[2] / "models" / "released" / "rasid-0.1.0").model_path
+    released = load_bundle(released_bundle_path()).model_path
     assert count_operations(released).int8_per_token == 42_467_328
 
 

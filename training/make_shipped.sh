@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Makes the shipped model: three networks from one start, the mean of their weights, a candidate bundle, its report, the gate.
+#
+#     training/make_shipped.sh DATA runs
+#
+# DATA is the folder with real.train.jsonl, real.dev.jsonl, docs.dev.jsonl and pool.{en,ar}.jsonl.gz. About three hours on two
+# cores; stopped half-way, the same command goes on. `rasid-train release` is left to whoever has read the gate's verdict.
+set -euo pipefail
+if [[ $# -ne 2 ]]; then
+  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+data=$1 runs=$2
+here=$(cd "$(dirname "$0")" && pwd)
+texts=(--collection "$data/pool.en.jsonl.gz" --collection "$data/pool.ar.jsonl.gz" --collection "$data/real.train.jsonl")
+
+older=()
+for file in "$here"/corpus/*.jsonl; do
+  [[ $file == *-mentions-* ]] || older+=(--data "$file")
+done
+for round in 1 2 3; do
+  older+=(--annotations "$here/annotations/pool-en-round$round.jsonl" --annotations "$here/annotations/pool-ar-round$round.jsonl")
+done
+all=(--data "$here/corpus" --annotations "$here/annotations" --corrections "$here/annotations/corrections")
+
+rasid-train fit --data "$data/real.train.jsonl" "${older[@]}" "${texts[@]}" --work "$runs/five-epochs" --epochs 5
+rasid-train fit --data "$data/real.train.jsonl" "${all[@]}" "${texts[@]}" --work "$runs/three-epochs" --epochs 3
+rasid-train fit --data "$data/real.train.jsonl" "${all[@]}" "${texts[@]}" --work "$runs/two-epochs" --epochs 2
+
+rasid-train average "$runs/two-epochs" "$runs/three-epochs" "$runs/five-epochs" --work "$runs/shipped"
+rasid-train export --work "$runs/shipped"
+rasid-train calibrate --work "$runs/shipped" --name rasid --version 1.0.0 --articles "$here/annotations/articles" "${texts[@]}"
+
+rasid-eval run --bundle "$runs/shipped/bundle" --data "$data/real.dev.jsonl" --documents "$data/docs.dev.jsonl" \
+  --out "$runs/shipped/report.json"
+rasid-eval gate "$runs/shipped/bundle" --data "$data/real.dev.jsonl" --documents "$data/docs.dev.jsonl" \
+  --out "$runs/shipped/gate.json"
