@@ -4,7 +4,7 @@
 #
 #     training/make_shipped.sh DATA runs
 #
-# DATA is the folder with real.train.jsonl, real.dev.jsonl, docs.dev.jsonl and pool.{en,ar}.jsonl.gz. About three hours on two
+# DATA is the folder with real.train.jsonl, real.dev.jsonl, docs.dev.jsonl and pool.{en,ar}.jsonl.gz. About four hours on two
 # cores; stopped half-way, the same command goes on. `rasid-train release` is left to whoever has read the gate's verdict.
 set -euo pipefail
 if [[ $# -ne 2 ]]; then

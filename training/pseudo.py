@@ -1,8 +1,8 @@
 """Pseudo-labels: what models already say of unlabelled passages, as soft targets for the next one.
 
-The mean of several models' calibrated probabilities knows more than each of them; a network that learns it on passages nobody
-has read comes near to all of them at the cost of one (Lee 2013, "Pseudo-Label"; Hinton et al. 2015, "Distilling the Knowledge
-in a Neural Network"). Rows are standoff: id, language, SHA-256 of the text and a probability a label, no text.
+The mean of several models' calibrated probabilities is mostly better than each of them; a network that learns it on passages
+nobody has read may keep some of that at the cost of one (Lee 2013, "Pseudo-Label"; Hinton et al. 2015, "Distilling the
+Knowledge in a Neural Network"). Rows are standoff: id, language, SHA-256 of the text and a probability a label, no text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from models.classifier import Classifier
-from models.errors import InputError
 from training.exclusion import read_exclusion
 from training.pool import index_pool, indexed_passages
 from training.pool_scores import common_labels, score_passages
@@ -70,6 +69,4 @@ def pseudo_label(
         }
         for at, passage in zip(chosen, indexed_passages(pool, index.positions[free[chosen]]), strict=True)
     )
-    if not rows:
-        raise InputError(f"expected passages to label, got none of {index.rows} rows")
     return PseudoLabelled(rows, len(free), len(likely))
