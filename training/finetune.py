@@ -16,7 +16,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from training.rows import TrainingRow, targets
 
 logger = logging.getLogger(__name__)
 
+# Maps logits `[N, L]` and targets `[N, L]` to the loss of each.
+Loss = Callable[[Tensor, Tensor], Tensor]
 _MEGABATCH = 64  # batches that are sorted by length together: enough to waste little padding, few enough to stay random
 
 
@@ -71,6 +73,11 @@ class EpochResult:
     seconds: float
 
 
+def binary_cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of every label of every row, `[N, L]`; targets may be probabilities."""
+    return nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+
+
 def fine_tune(
     model: PassageEncoder,
     tokenizer: Tokenizer,
@@ -80,6 +87,7 @@ def fine_tune(
     *,
     checkpoint_directory: Path,
     noise: Noise | None = None,
+    loss: Loss = binary_cross_entropy,
     show_progress: bool = True,
 ) -> list[EpochResult]:
     """Train `model` in place and leave it with the averaged weights of its best epoch; `noise` falls on training rows alone.
@@ -125,15 +133,15 @@ def fine_tune(
             ids, mask = pad([encoded[index] for index in batch], int(model.encoder.config.pad_token_id))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=use_bfloat16):
                 logits = model(ids, mask)
-            losses = nn.functional.binary_cross_entropy_with_logits(logits, wanted[batch], reduction="none")
-            loss = (losses.mean(dim=1) * weights[batch]).sum() / weights[batch].sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses = loss(logits, wanted[batch])
+            mean_loss = (losses.mean(dim=1) * weights[batch]).sum() / weights[batch].sum()
+            mean_loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
             state.step += 1
-            state.loss_sum += float(loss.detach())
+            state.loss_sum += float(mean_loss.detach())
             decay = min(settings.average_decay, (1 + state.step) / (10 + state.step))
             _average(average, model, decay)
             bar.update()

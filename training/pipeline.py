@@ -111,7 +111,7 @@ def fit(
     encoder = load_base(base)
     torch.manual_seed(seeds[0])
     model = PassageEncoder(encoder.model, len(taxonomy.label_ids), dropout=settings.dropout)
-    vocabulary = _vocabulary(encoder.tokenizer_json, [row.text for row in dataset.train])
+    vocabulary = vocabulary_of(encoder.tokenizer_json, [row.text for row in dataset.train])
     keep_vocabulary_rows(model.encoder, vocabulary.kept_ids)
     tokenizer = vocabulary.tokenizer()
     start = {name: value.clone() for name, value in model.state_dict().items()}
@@ -189,7 +189,7 @@ def calibrate_bundle(
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     max_tokens = int(network["settings"]["max_tokens"])
     validation = judged_rows(read_rows(work / "validation.parquet"))
-    texts, wanted, languages = [row.text for row in validation], targets(validation), _decided(validation, taxonomy)
+    texts, wanted, languages = [row.text for row in validation], targets(validation), decision_languages(validation, taxonomy)
     engine = OnnxEngine(bundle / "model.onnx")
     exported = engine.logits(encode(tokenizer, texts, max_tokens))
     doubted = float(network["settings"]["unsure_weight"])
@@ -279,10 +279,10 @@ def measure_parity(work: Path, data: Path) -> Parity:
     texts, max_tokens = [row.text for row in rows], bundle.manifest.max_tokens
     reference = predict_logits(load_network(work, len(taxonomy.label_ids)), tokenizer, texts, max_tokens=max_tokens)
     exported = OnnxEngine(bundle.model_path).logits(encode(tokenizer, texts, max_tokens))
-    return compare_logits(reference, exported, targets(rows), _decided(rows, taxonomy), bundle.decision, taxonomy)
+    return compare_logits(reference, exported, targets(rows), decision_languages(rows, taxonomy), bundle.decision, taxonomy)
 
 
-def _decided(rows: Sequence[TrainingRow], taxonomy: Taxonomy) -> list[str]:
+def decision_languages(rows: Sequence[TrainingRow], taxonomy: Taxonomy) -> list[str]:
     """The language each row is decided in: its own, or `und` where the taxonomy does not have it."""
     return [row.language if row.language in taxonomy.languages else UNDETERMINED for row in rows]
 
@@ -313,7 +313,8 @@ def read_rows(path: Path) -> list[TrainingRow]:
     return [TrainingRow(**{**row, "targets": tuple(row["targets"])}) for row in Table.from_parquet(str(path)).to_list()]
 
 
-def _vocabulary(tokenizer_json: dict[str, Any], texts: Sequence[str]) -> TrimmedVocabulary:
+def vocabulary_of(tokenizer_json: dict[str, Any], texts: Sequence[str]) -> TrimmedVocabulary:
+    """The base's vocabulary trimmed to the languages, checked on `texts`; whole where it is not of the Unigram type."""
     if tokenizer_json["model"]["type"] != "Unigram":
         logger.warning("a %s tokenizer is used untrimmed", tokenizer_json["model"]["type"])
         return TrimmedVocabulary(tokenizer_json, list(range(len(tokenizer_json["model"]["vocab"]))))

@@ -1,0 +1,106 @@
+"""Ablations: the losses by their formulas, which rows a variant takes, and a run with a tiny encoder."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from typer.testing import CliRunner
+
+from tests.conftest import tiny_bert, tiny_tokenizer_json
+from training.ablation.pretrain import pretrain
+from training.ablation.run import Outcome, own_pairs, summarise
+from training.ablation.variants import VARIANTS, asymmetric, focal
+from training.cli import app
+from training.rows import TrainingRow
+
+runner = CliRunner()
+
+
+def row(name: str, *targets: float, unsure: bool = False) -> TrainingRow:
+    return TrainingRow(name, name.split("#", maxsplit=1)[0], "", "en", f"text of {name}", targets, unsure)
+
+
+def test_focal_loss_weighs_by_how_much_is_missed() -> None:
+    loss = focal(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
+    p = 1 / (1 + math.exp(-2))
+    assert loss[0].tolist() == pytest.approx([0.25 * math.log(2), (1 - p) ** 2 * -math.log(p)], rel=1e-5)
+
+
+def test_asymmetric_loss_forgives_clear_negatives() -> None:
+    logits = torch.tensor([[-4.0, 0.0, 0.0]])
+    loss = asymmetric(logits, torch.tensor([[0.0, 0.0, 1.0]]))
+    assert loss[0].tolist() == pytest.approx([0.0, -math.log(0.55) * 0.45**4, math.log(2)], rel=1e-5)
+
+
+def test_variants_take_the_rows_they_say() -> None:
+    rows = [row(f"own-{i}#0", 1, 0) for i in range(6)] + [row(f"real{i}#0", 0, 1, unsure=i % 2 == 0) for i in range(20)]
+    rows += [row(f"pool{i}#0", 0.3, 0.9) for i in range(10)]
+    taken = {name: variant.rows(rows, 8) for name, variant in VARIANTS.items()}
+    assert {len(chosen) for name, chosen in taken.items() if name != "pseudo"} == {8}
+    assert sum(r.id.startswith("own-") for r in taken["half-own"]) == 4
+    assert not any(r.id.startswith("own-") for r in taken["without-own"])
+    assert [r.id.startswith("pool") for r in taken["pseudo"]] == [False] * 8 + [True] * 4
+    assert {r.targets for r in taken["smoothed"] if r.unsure} == {(0.2, 0.8)}
+    assert [r.id for r in taken["baseline"]] == [r.id for r in VARIANTS["baseline"].rows(rows, 8)]
+
+
+def test_pairs_are_documents_of_two_rows_that_differ() -> None:
+    rows = [
+        row("own-a:1#0", 1),
+        row("own-a:1#1", 0),
+        row("own-a:2#0", 1),
+        row("own-b:3#0", 0),
+        row("own-b:3#1", 0),
+        row("x#0", 1),
+    ]
+    assert [(a.id, b.id) for a, b in own_pairs(rows)] == [("own-a:1#0", "own-a:1#1")]
+
+
+def test_a_summary_compares_with_the_baseline() -> None:
+    def outcome(variant: str, seed: int, f1: float) -> Outcome:
+        return Outcome(
+            variant=variant, seed=seed, sample=8, rows=8, epochs=1, average_precision=0.5, macro_f1=f1,
+            validation_average_precision=0.5, validation_macro_f1=0.5, pairs_right=0.5,
+        )  # fmt: skip
+
+    first, second = summarise([outcome("baseline", 1, 0.5), outcome("focal", 1, 0.6), outcome("baseline", 2, 0.7)])
+    assert first.figures["macro_f1"] == pytest.approx((0.6, 0.1414), abs=1e-4)
+    assert second.seeds == 1
+    assert second.difference["macro_f1"] == pytest.approx(0.0)
+
+
+def test_pretraining_learns_to_guess_hidden_pieces() -> None:
+    torch.manual_seed(0)
+    content = tiny_tokenizer_json()
+    encoder = tiny_bert(len(content["model"]["vocab"]), layers=1)
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    if tokenizer.token_to_id("<mask>") is None:
+        tokenizer.add_special_tokens(["<mask>"])
+        encoder.resize_token_embeddings(tokenizer.get_vocab_size())
+    texts = ["the river is near the village"] * 160
+    before = encoder.get_input_embeddings().weight.clone()
+    once = pretrain(encoder, tokenizer, texts, learning_rate=3e-3, show_progress=False)
+    again = pretrain(encoder, tokenizer, texts, epochs=4, learning_rate=3e-3, show_progress=False)
+    assert again < 0.5 * once
+    assert torch.equal(before, encoder.get_input_embeddings().weight)
+
+
+def test_command_runs_what_is_missing_and_prints_a_table(base: Path, work: Path, labelled: Path, tmp_path: Path) -> None:
+    out = tmp_path / "outcomes.jsonl"
+    asked = ["ablate", "--work", str(work), "--data", str(labelled), "--out", str(out), "--base", str(base), "--rows", "100",
+             "--epochs", "1", "--variant", "baseline", "--variant", "focal", "--quiet"]  # fmt: skip
+    done = runner.invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "focal"]
+    written = out.read_bytes()
+    again = runner.invoke(app, [*asked, "--json"])
+    assert [summary["variant"] for summary in json.loads(again.output)] == ["baseline", "focal"]
+    assert out.read_bytes() == written
+    wrong = runner.invoke(app, [*asked, "--variant", "magic"])
+    assert wrong.exit_code == 2
+    assert "no variant magic" in wrong.output

@@ -1,0 +1,289 @@
+"""Runs variants of the recipe and compares them on rows that no run has seen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import shutil
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
+from models.decision import DecisionRule
+from models.errors import InputError
+from models.example import read_examples
+from models.taxonomy import Taxonomy, load_taxonomy
+from models.text import prepare_text
+from training.ablation.pretrain import pretrain
+from training.ablation.variants import BASELINE, VARIANTS, Variant
+from training.base import load_base
+from training.calibrate import calibrate
+from training.encoder import PassageEncoder, keep_vocabulary_rows
+from training.finetune import FineTuneSettings, fine_tune, predict_logits
+from training.jsonl import read_rows as read_jsonl
+from training.pipeline import OWN_PREFIX, decision_languages, judged_rows, read_rows, vocabulary_of
+from training.rows import TrainingRow, targets, training_row
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One fine-tuning, measured: means over labels in [0, 1], on the test file and on the validation rows of real text.
+
+    `sample` is how many rows were asked for, `rows` how many the variant trained on. `pairs_right` is the share of contrast
+    pairs of the own corpus, among the validation rows, of which both sides are decided right on every label that differs.
+    """
+
+    variant: str
+    seed: int
+    sample: int
+    rows: int
+    epochs: int
+    average_precision: float
+    macro_f1: float
+    validation_average_precision: float
+    validation_macro_f1: float
+    pairs_right: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How large each fine-tuning is."""
+
+    rows: int = 8_000
+    epochs: int = 2
+    pretraining_texts: int = 20_000
+
+
+def ablate(
+    work: Path,
+    data: Path,
+    out: Path,
+    *,
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    base: str,
+    scale: Scale = Scale(),
+    pool: Sequence[Path] = (),
+    show_progress: bool = True,
+) -> list[Outcome]:
+    """Fine-tune every variant with every seed on rows of the fitted run `work` and measure it on `data`.
+
+    Adds a line to `out` after each; what is in it already is not run again. Raises InputError where a variant is unknown, the
+    run is missing or of another base, or the pool is needed and not given.
+    """
+    unknown = sorted(set(variants) - set(VARIANTS))
+    if unknown:
+        raise InputError(f"no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+    if not (work / "train.parquet").is_file():
+        raise InputError(f"expected train.parquet in {work}; run rasid-train fit first")
+    if not pool and any(VARIANTS[name].pretrained for name in variants):
+        raise InputError("a variant needs unlabelled passages to pre-train on: give --pool")
+    done = _read(out)
+    wanted = [(name, seed) for seed in seeds for name in variants]
+    left = [pair for pair in wanted if not any(_same(one, pair, scale) for one in done)]
+    if left:
+        bench = _Bench(work, data, base)
+        for name, seed in left:
+            variant = VARIANTS[name]
+            start = bench.pretrained(work / "pretrained.pt", pool, scale, show_progress) if variant.pretrained else bench.start
+            folder = out.with_suffix("") / f"{name}-{seed}"
+            outcome = bench.run(name, variant, seed, scale, start, folder, show_progress)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(asdict(outcome)) + "\n")
+            shutil.rmtree(folder)
+            logger.info("%s", json.dumps(asdict(outcome)))
+            done.append(outcome)
+    return [next(one for one in done if _same(one, pair, scale)) for pair in wanted]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A variant over its seeds: mean and standard deviation (0 for one seed) of a figure, and the mean's difference."""
+
+    variant: str
+    what: str
+    seeds: int
+    figures: dict[str, tuple[float, float]]
+    difference: dict[str, float | None]
+
+
+FIGURES = ("average_precision", "macro_f1", "validation_average_precision", "validation_macro_f1", "pairs_right")
+
+
+def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
+    """One summary a variant, in the order they came; differences are to the baseline, None where it was not run."""
+    by_variant: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_variant[outcome.variant].append(outcome)
+    means = {
+        name: {figure: statistics.mean(getattr(one, figure) for one in found) for figure in FIGURES}
+        for name, found in by_variant.items()
+    }
+    return [
+        Summary(
+            variant=name,
+            what=VARIANTS[name].what,
+            seeds=len(found),
+            figures={
+                figure: (
+                    means[name][figure],
+                    statistics.stdev(getattr(one, figure) for one in found) if len(found) > 1 else 0.0,
+                )
+                for figure in FIGURES
+            },
+            difference={
+                figure: means[name][figure] - means[BASELINE][figure] if BASELINE in means else None for figure in FIGURES
+            },
+        )
+        for name, found in by_variant.items()
+    ]
+
+
+class _Bench:
+    """What all variants share: the rows, the tokenizer and the base encoder's weights."""
+
+    def __init__(self, work: Path, data: Path, base: str) -> None:
+        self.taxonomy: Taxonomy = load_taxonomy(work / "taxonomy.json")
+        self.train = read_rows(work / "train.parquet")
+        self.validation = read_rows(work / "validation.parquet")
+        self.test = [
+            row for row in (training_row(one, self.taxonomy) for one in read_examples(data, self.taxonomy)) if row.text
+        ]
+        encoder = load_base(base)
+        vocabulary = vocabulary_of(encoder.tokenizer_json, [row.text for row in self.train])
+        keep_vocabulary_rows(encoder.model, vocabulary.kept_ids)
+        self.tokenizer: Tokenizer = vocabulary.tokenizer()
+        self.encoder: PreTrainedModel = encoder.model
+        self.start = {name: value.clone() for name, value in encoder.model.state_dict().items()}
+
+    def pretrained(self, path: Path, pool: Sequence[Path], scale: Scale, show_progress: bool) -> dict[str, torch.Tensor]:
+        if not path.is_file():
+            kept_apart = {row.text for row in (*self.validation, *self.test)}
+            texts = list(islice((text for text in _shuffled(pool) if text not in kept_apart), scale.pretraining_texts))
+            self.encoder.load_state_dict(self.start)
+            loss = pretrain(self.encoder, self.tokenizer, texts, show_progress=show_progress)
+            logger.info("pre-trained on %d passages, loss %.3f at the end", len(texts), loss)
+            torch.save(self.encoder.state_dict(), path)
+        found: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+        return found
+
+    def run(
+        self,
+        name: str,
+        variant: Variant,
+        seed: int,
+        scale: Scale,
+        start: dict[str, torch.Tensor],
+        folder: Path,
+        show_progress: bool,
+    ) -> Outcome:
+        self.encoder.load_state_dict(start)
+        torch.manual_seed(seed)
+        settings = replace(FineTuneSettings(epochs=scale.epochs, seed=seed), **variant.settings)
+        model = PassageEncoder(self.encoder, len(self.taxonomy.label_ids), dropout=settings.dropout)
+        judged = judged_rows(self.validation)
+        rows = variant.rows(self.train, scale.rows)
+        fine_tune(
+            model,
+            self.tokenizer,
+            rows,
+            judged,
+            settings,
+            checkpoint_directory=folder,
+            noise=variant.noise,
+            loss=variant.loss,
+            show_progress=show_progress,
+        )
+
+        def logits(asked: Sequence[TrainingRow]) -> NDArray[np.float32]:
+            return predict_logits(model, self.tokenizer, [row.text for row in asked], max_tokens=settings.max_tokens)
+
+        doubted = FineTuneSettings().unsure_weight
+        on_validation, on_test = logits(judged), logits(self.test)
+        rule = calibrate(
+            on_validation,
+            targets(judged),
+            decision_languages(judged, self.taxonomy),
+            self.taxonomy,
+            weights=np.array([doubted if row.unsure else 1.0 for row in judged]),
+        )
+        pairs = own_pairs(self.validation)
+        sides = [row for pair in pairs for row in pair]
+        return Outcome(
+            variant=name,
+            seed=seed,
+            sample=scale.rows,
+            rows=len(rows),
+            epochs=scale.epochs,
+            average_precision=_average_precision(on_test, self.test),
+            macro_f1=_macro_f1(on_test, self.test, rule, self.taxonomy),
+            validation_average_precision=_average_precision(on_validation, judged),
+            validation_macro_f1=_macro_f1(on_validation, judged, rule, self.taxonomy),
+            pairs_right=pairs_right(pairs, logits(sides), rule, self.taxonomy) if pairs else 0.0,
+        )
+
+
+def own_pairs(rows: Sequence[TrainingRow]) -> list[tuple[TrainingRow, TrainingRow]]:
+    """The documents of exactly two rows, in one language, that differ in their labels: contrast pairs of the own corpus."""
+    documents: dict[str, list[TrainingRow]] = defaultdict(list)
+    for row in rows:
+        if row.id.startswith(OWN_PREFIX):
+            documents[row.document].append(row)
+    return [(found[0], found[1]) for found in documents.values() if len(found) == 2 and found[0].targets != found[1].targets]
+
+
+def pairs_right(
+    pairs: Sequence[tuple[TrainingRow, TrainingRow]], logits: NDArray[np.float32], rule: DecisionRule, taxonomy: Taxonomy
+) -> float:
+    """The share of pairs of which both sides are decided right on every label that differs; logits are `[2 * N, L]`."""
+    rows = [row for pair in pairs for row in pair]
+    wanted = targets(rows) > 0.5
+    right = _decided(logits, rows, rule, taxonomy) == wanted
+    differs = wanted[0::2] != wanted[1::2]
+    return float(((right[0::2] & right[1::2]) | ~differs).all(axis=1).mean())
+
+
+def _decided(
+    logits: NDArray[np.float32], rows: Sequence[TrainingRow], rule: DecisionRule, taxonomy: Taxonomy
+) -> NDArray[np.bool_]:
+    languages = decision_languages(rows, taxonomy)
+    thresholds = np.array([[rule.rules[language][label].threshold for label in taxonomy.label_ids] for language in languages])
+    return rule.probabilities(logits, languages, taxonomy.label_ids) >= thresholds
+
+
+def _macro_f1(logits: NDArray[np.float32], rows: Sequence[TrainingRow], rule: DecisionRule, taxonomy: Taxonomy) -> float:
+    decided = _decided(logits, rows, rule, taxonomy)
+    return round(float(f1_score(targets(rows) > 0.5, decided, average="macro", zero_division=0.0)), 4)
+
+
+def _average_precision(logits: NDArray[np.float32], rows: Sequence[TrainingRow]) -> float:
+    return round(float(average_precision_score(targets(rows) > 0.5, logits, average="macro")), 4)
+
+
+def _shuffled(pool: Sequence[Path]) -> Iterator[str]:
+    """The prepared passages of all files, in an order that is always the same."""
+    texts = [str(row.get("text", "")) for path in pool for _, row in read_jsonl(path)]
+    random.Random(1).shuffle(texts)
+    return filter(None, (prepare_text(text).text for text in texts))
+
+
+def _read(out: Path) -> list[Outcome]:
+    return [Outcome(**row) for _, row in read_jsonl(out)] if out.is_file() else []
+
+
+def _same(one: Outcome, pair: tuple[str, int], scale: Scale) -> bool:
+    return (one.variant, one.seed, one.sample, one.epochs) == (*pair, scale.rows, scale.epochs)

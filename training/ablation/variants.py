@@ -1,0 +1,99 @@
+"""The variants of the recipe: each changes one thing of the baseline."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.finetune import Loss, binary_cross_entropy
+from training.noise import Noise
+from training.pipeline import OWN_PREFIX
+from training.rows import TrainingRow
+
+Choice = Callable[[Sequence[TrainingRow], int], list[TrainingRow]]
+_SAMPLE_SEED = 5
+
+
+def focal(logits: Tensor, wanted: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Focal loss (Lin et al. 2017): what is right already counts for less."""
+    missed = (torch.sigmoid(logits) - wanted).abs()
+    return missed**gamma * binary_cross_entropy(logits, wanted)
+
+
+def asymmetric(logits: Tensor, wanted: Tensor, *, gamma: float = 4.0, margin: float = 0.05) -> Tensor:
+    """Asymmetric loss (Ridnik et al. 2021): clear negatives count for less, very clear ones for nothing."""
+    shifted = (torch.sigmoid(logits) - margin).clamp(min=0)
+    absent = -torch.log1p(-shifted.clamp(max=1 - 1e-6)) * shifted**gamma
+    return wanted * -nn.functional.logsigmoid(logits) + (1 - wanted) * absent
+
+
+def sampled(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
+    """A fixed sample of the rows that somebody labelled."""
+    return _draw([row for row in rows if not _soft(row)], count)
+
+
+def without_own(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
+    """As many rows, none of the own corpus."""
+    return _draw([row for row in rows if not _soft(row) and not _own(row)], count)
+
+
+def half_own(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
+    """As many rows, half of them of the own corpus."""
+    return _draw([row for row in rows if _own(row)], count // 2) + without_own(rows, count - count // 2)
+
+
+def with_pseudo(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
+    """The sample, and half as many pseudo-labels more."""
+    return sampled(rows, count) + _draw([row for row in rows if _soft(row)], count // 2)
+
+
+def smoothed(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
+    """The sample with targets of .2 and .8 where the reader doubted."""
+    return [
+        replace(row, targets=tuple(0.2 + 0.6 * value for value in row.targets)) if row.unsure else row
+        for row in sampled(rows, count)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One change of the baseline: the loss, the rows, settings of the fine-tuning, noise, or the encoder to start from."""
+
+    what: str
+    loss: Loss = binary_cross_entropy
+    rows: Choice = sampled
+    settings: dict[str, Any] = field(default_factory=dict)
+    noise: Noise | None = field(default_factory=Noise)
+    pretrained: bool = False
+
+
+BASELINE = "baseline"
+VARIANTS = {
+    BASELINE: Variant(what="the recipe as it is"),
+    "focal": Variant(what="focal loss", loss=focal),
+    "asymmetric": Variant(what="asymmetric loss", loss=asymmetric),
+    "smoothed": Variant(what="unsure rows: targets .2 and .8, full weight", rows=smoothed, settings={"unsure_weight": 1.0}),
+    "unsure-full": Variant(what="unsure rows: full weight", settings={"unsure_weight": 1.0}),
+    "without-own": Variant(what="no row of the own corpus", rows=without_own),
+    "half-own": Variant(what="half the rows from the own corpus", rows=half_own),
+    "pseudo": Variant(what="half as many pseudo-labels on top", rows=with_pseudo),
+    "no-noise": Variant(what="training texts as they are", noise=None),
+    "pretrained": Variant(what="encoder pre-trained further on the pool", pretrained=True),
+}
+
+
+def _own(row: TrainingRow) -> bool:
+    return row.id.startswith(OWN_PREFIX)
+
+
+def _soft(row: TrainingRow) -> bool:
+    return any(0 < value < 1 for value in row.targets)
+
+
+def _draw(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
+    return random.Random(_SAMPLE_SEED).sample(list(rows), min(count, len(rows)))
