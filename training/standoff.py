@@ -6,10 +6,8 @@ text itself stays in the collection (a JSONL file with `id` and `text`, gzip all
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 from models.errors import ExampleFormatError
 from models.example import LabelledExample, digest_examples
 from models.taxonomy import Taxonomy
+from training.jsonl import read_rows
 
 
 def resolve_annotations(
@@ -28,7 +27,7 @@ def resolve_annotations(
     """
     wanted: dict[str, tuple[Path, int, dict[str, Any]]] = {}
     for path in annotations:
-        for line, row in _rows(path):
+        for line, row in read_rows(path):
             missing = {"id", "sha256", "lang", "labels"} - set(row)
             if missing:
                 raise ExampleFormatError(f"{path}:{line}: the row lacks {', '.join(sorted(missing))}")
@@ -60,7 +59,7 @@ def read_corrections(paths: Sequence[Path], taxonomy: Taxonomy) -> dict[str, tup
     """
     found: dict[str, tuple[frozenset[str], bool]] = {}
     for path in paths:
-        for line, row in _rows(path):
+        for line, row in read_rows(path):
             missing = {"sha256", "labels"} - set(row)
             if missing:
                 raise ExampleFormatError(f"{path}:{line}: the row lacks {', '.join(sorted(missing))}")
@@ -89,7 +88,7 @@ def read_pseudo_labels(
     """
     wanted: dict[str, tuple[str, dict[str, Any]]] = {}
     for path in paths:
-        for line, row in _rows(path):
+        for line, row in read_rows(path):
             where = f"{path}:{line}"
             missing = {"id", "sha256", "lang", "probabilities"} - set(row)
             if missing:
@@ -116,30 +115,16 @@ def _look_up(digests: Set[str], collections: Sequence[Path]) -> dict[str, str]:
     """The texts with these digests, as far as the collections have them."""
     texts: dict[str, str] = {}
     for path in collections:
-        for _line, row in _rows(path):
-            digest = text_digest(row["text"])
+        for line, row in read_rows(path):
+            text = row.get("text")
+            if not isinstance(text, str):
+                raise ExampleFormatError(f"{path}:{line}: expected a field text with a string")
+            digest = text_digest(text)
             if digest in digests:
-                texts[digest] = row["text"]
+                texts[digest] = text
     return texts
 
 
 def text_digest(text: str) -> str:
     """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise ExampleFormatError(f"{path}: expected a JSONL file, found none")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ExampleFormatError(f"{path}:{number}: expected a JSON object, {error.msg}") from None
-            if not isinstance(row, dict):
-                raise ExampleFormatError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
-            yield number, row

@@ -113,3 +113,6 @@ def test_standoff_faults_are_told(tmp_path: Path, taxonomy) -> None:
         resolve_annotations([write(tmp_path / "labels.jsonl", [{"id": "a", "lang": "en", "labels": []}])], [pool], taxonomy)
     with pytest.raises(TaxonomyError, match="unknown label"):
         resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("x", labels=["war"])])], [pool], taxonomy)
+    titles = write(tmp_path / "titles.jsonl", [{"id": "p#1", "title": "they fled"}])
+    with pytest.raises(ExampleFormatError, match=r"titles\.jsonl:1: expected a field text"):
+        resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("they fled")])], [titles], taxonomy)
