@@ -284,7 +284,7 @@ def ablate(
 ) -> None:
     """Measure what each part of the recipe buys: small fine-tunings that differ in one thing.
 
-    A run of 8,000 rows takes about twelve minutes on two cores; give several seeds, for one says little.
+    A run of 6,000 rows takes about ten minutes on two cores; give several seeds, for one says little.
     """
     with told():
         chosen = variant or [name for name, one in VARIANTS.items() if not one.pretrained]

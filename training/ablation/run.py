@@ -30,7 +30,7 @@ from training.ablation.variants import BASELINE, VARIANTS, Variant
 from training.base import load_base
 from training.calibrate import calibrate
 from training.encoder import PassageEncoder, keep_vocabulary_rows
-from training.finetune import FineTuneSettings, fine_tune, predict_logits
+from training.finetune import FineTuneSettings, bfloat16_is_faster, fine_tune, predict_logits
 from training.jsonl import read_rows as read_jsonl
 from training.pipeline import OWN_PREFIX, decision_languages, judged_rows, read_rows, vocabulary_of
 from training.rows import TrainingRow, targets, training_row
@@ -62,7 +62,7 @@ class Outcome:
 class Scale:
     """How large each fine-tuning is."""
 
-    rows: int = 8_000
+    rows: int = 6_000
     epochs: int = 2
     pretraining_texts: int = 20_000
 
@@ -210,7 +210,13 @@ class _Bench:
         )
 
         def logits(asked: Sequence[TrainingRow]) -> NDArray[np.float32]:
-            return predict_logits(model, self.tokenizer, [row.text for row in asked], max_tokens=settings.max_tokens)
+            return predict_logits(
+                model,
+                self.tokenizer,
+                [row.text for row in asked],
+                max_tokens=settings.max_tokens,
+                bfloat16=bfloat16_is_faster(),
+            )
 
         doubted = FineTuneSettings().unsure_weight
         on_validation, on_test = logits(judged), logits(self.test)
