@@ -19,7 +19,7 @@ older=() mentions=()
 for file in "$here"/corpus/*.jsonl; do
   case $(basename "$file") in
     *-mentions-*) mentions+=(--data "$file") ;;
-    ar-voices-* | *-plain-* | *-turns-*) ;; # younger than this model
+    ar-voices-* | ar-streets-* | ar-long-* | *-plain-* | *-turns-* | *-edges-*) ;; # younger than this model
     *) older+=(--data "$file") ;;
   esac
 done
