@@ -1,9 +1,10 @@
 """Fine-tuning: the base encoder learns the labels of the training rows.
 
-Multi-label binary cross-entropy, AdamW with a linear warm-up and decay, batches of similar length padded to their own
-longest row, bfloat16 autocast where this processor is faster with it, an exponential moving average of the weights,
-and early stopping on the macro F1 of the validation rows. Every checkpoint holds all that is needed to go on exactly
-where it was written: weights, average, optimiser, schedule, random state, place in the epoch.
+Multi-label focal loss, the same loss between the sides of contrast pairs, AdamW with a linear warm-up and decay,
+batches of similar length padded to their own longest row, bfloat16 autocast where this processor is faster with it, an
+exponential moving average of the weights, and early stopping on the macro F1 of the validation rows. Every checkpoint
+holds all that is needed to go on exactly where it was written: weights, average, optimiser, schedule, random state,
+place in the epoch.
 
 The word embedding is frozen: its rows come from 4-bit blocks and go to the bundle as such, without loss.
 """
@@ -14,9 +15,8 @@ import hashlib
 import json
 import logging
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,21 @@ from tqdm import tqdm
 
 from models.errors import InputError
 from training.attention import CPU_ATTENTION
+from training.batching import batches, contrast_partners, encode, pad
 from training.encoder import PassageEncoder
+from training.losses import Loss, focal, pair_loss
 from training.noise import Noise
 from training.rows import TrainingRow, targets
 
 logger = logging.getLogger(__name__)
 
-# Maps logits `[N, L]` and targets `[N, L]` to the loss of each.
-Loss = Callable[[Tensor, Tensor], Tensor]
-_MEGABATCH = 64  # batches that are sorted by length together: enough to waste little padding, few enough to stay random
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneSettings:
-    """How to fine-tune. Rates are per step; `unsure_weight` scales the loss of rows whose reader doubted them."""
+    """How to fine-tune. Rates are per step.
+
+    `unsure_weight` scales the loss of rows whose reader doubted them, `pair_weight` the loss between sides of contrast pairs.
+    """
 
     epochs: int = 5
     batch_size: int = 16
@@ -56,6 +57,7 @@ class FineTuneSettings:
     max_tokens: int = 256
     unsure_weight: float = 0.5
     average_decay: float = 0.998
+    pair_weight: float = 1.0
     patience: int = 2
     seed: int = 1
     checkpoint_every_steps: int = 200
@@ -73,11 +75,6 @@ class EpochResult:
     seconds: float
 
 
-def binary_cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """The loss of every label of every row, `[N, L]`; targets may be probabilities."""
-    return nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-
-
 def fine_tune(
     model: PassageEncoder,
     tokenizer: Tokenizer,
@@ -87,7 +84,7 @@ def fine_tune(
     *,
     checkpoint_directory: Path,
     noise: Noise | None = None,
-    loss: Loss = binary_cross_entropy,
+    loss: Loss = focal,
     show_progress: bool = True,
 ) -> list[EpochResult]:
     """Train `model` in place and leave it with the averaged weights of its best epoch; `noise` falls on training rows alone.
@@ -102,6 +99,7 @@ def fine_tune(
     model.encoder.set_attn_implementation(CPU_ATTENTION)
     weights = torch.tensor([settings.unsure_weight if row.unsure else 1.0 for row in train])
     wanted = torch.from_numpy(targets(train))
+    partners = contrast_partners(train) if settings.pair_weight else {}
     steps_per_epoch = math.ceil(len(train) / settings.batch_size)
     total_steps = steps_per_epoch * settings.epochs
     optimiser = torch.optim.AdamW(_parameter_groups(model, settings), weight_decay=settings.weight_decay, fused=True)
@@ -111,7 +109,7 @@ def fine_tune(
         lambda step: min((step + 1) / warmup_steps, max(0.0, (total_steps - step) / (total_steps - warmup_steps + 1))),
     )
     average = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-    state = _RunState(fingerprint=_fingerprint(settings, noise, train))
+    state = _RunState(fingerprint=_fingerprint(settings, noise, loss, train))
     checkpoint = checkpoint_directory / "last.pt"
     best_path = checkpoint_directory / "best.pt"
     if checkpoint.is_file():
@@ -128,13 +126,16 @@ def fine_tune(
         epoch_seed = settings.seed * 1_000 + epoch
         texts = noise.disturb(train, seed=epoch_seed) if noise else [row.text for row in train]
         encoded = encode(tokenizer, texts, settings.max_tokens)
-        order = list(batches([len(ids) for ids in encoded], settings.batch_size, seed=epoch_seed))
+        lengths = [len(ids) for ids in encoded]
+        order = list(batches(lengths, settings.batch_size, seed=epoch_seed, partners=partners))
         for batch in order[state.step % steps_per_epoch :]:
             ids, mask = pad([encoded[index] for index in batch], int(model.encoder.config.pad_token_id))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=use_bfloat16):
                 logits = model(ids, mask)
             losses = loss(logits, wanted[batch])
             mean_loss = (losses.mean(dim=1) * weights[batch]).sum() / weights[batch].sum()
+            if settings.pair_weight:
+                mean_loss = mean_loss + settings.pair_weight * pair_loss(logits, wanted[batch], batch, partners, loss)
             mean_loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
@@ -182,37 +183,6 @@ def fine_tune(
     _load(model, torch.load(best_path, weights_only=True))
     model.eval()
     return [EpochResult(**entry) for entry in state.history]
-
-
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of prepared texts, each cut to `max_tokens` with its closing token kept."""
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-
-
-def pad(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask `[N, T]` of `N` rows, `T` the longest of them."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    return ids, mask
-
-
-def batches(lengths: Sequence[int], batch_size: int, *, seed: int) -> Iterator[list[int]]:
-    """Indices of every row once, in shuffled batches of similar length."""
-    generator = random.Random(seed)
-    order = list(range(len(lengths)))
-    generator.shuffle(order)
-    grouped: list[list[int]] = []
-    for start in range(0, len(order), batch_size * _MEGABATCH):
-        block = sorted(order[start : start + batch_size * _MEGABATCH], key=lengths.__getitem__)
-        grouped.extend(block[at : at + batch_size] for at in range(0, len(block), batch_size))
-    generator.shuffle(grouped)
-    yield from grouped
 
 
 @torch.no_grad()
@@ -310,9 +280,10 @@ class _RunState:
         self.history = self.history or []
 
 
-def _fingerprint(settings: FineTuneSettings, noise: Noise | None, train: Sequence[TrainingRow]) -> str:
+def _fingerprint(settings: FineTuneSettings, noise: Noise | None, loss: Loss, train: Sequence[TrainingRow]) -> str:
     kept = {key: value for key, value in asdict(settings).items() if key != "checkpoint_every_steps"}
     kept["noise"] = asdict(noise) if noise else None
+    kept["loss"] = loss.__name__
     return json.dumps(kept, sort_keys=True) + f"|{len(train)}|{hash_rows(train)}"
 
 

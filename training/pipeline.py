@@ -33,14 +33,15 @@ from models.reference import BINS, bin_of
 from models.taxonomy import Taxonomy, load_taxonomy
 from training.articles import read_article_sentences, with_article_thresholds
 from training.base import load_base
+from training.batching import encode
 from training.calibrate import calibrate, check_bands
 from training.encoder import PassageEncoder, keep_vocabulary_rows
-from training.finetune import EpochResult, FineTuneSettings, encode, fine_tune, predict_logits
+from training.finetune import EpochResult, FineTuneSettings, fine_tune, predict_logits
 from training.graph import build_graph, encoder_weights
 from training.noise import Noise
 from training.parity import Parity, compare_logits
 from training.quantise import choose_ranges
-from training.rows import Dataset, TrainingRow, load_dataset, targets, training_row
+from training.rows import OWN_PREFIX, Dataset, TrainingRow, load_dataset, targets, training_row
 from training.soup import mean_weights
 from training.vocabulary import TrimmedVocabulary, prove_identical, trim_vocabulary
 
@@ -49,7 +50,6 @@ logger = logging.getLogger(__name__)
 # What the export may cost (share of decisions, and macro F1), checked on validation rows.
 MAX_FLIPPED = 0.01
 MAX_F1_LOSS = 0.005
-OWN_PREFIX = "own-"  # ids of the own corpus begin so
 MIN_POSITIVES = 50
 
 

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.batching import encode
 from training.encoder import PassageEncoder
-from training.finetune import encode
 from training.graph import SITES, ActivationRange, FloatArray, Quantisation, encoder_weights, quantise_weight
 
 CLIPPING = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.12)

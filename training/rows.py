@@ -17,6 +17,8 @@ from models.taxonomy import Taxonomy
 from models.text import prepare_text
 from training.standoff import SoftExample, read_corrections, read_pseudo_labels, resolve_annotations, text_digest
 
+OWN_PREFIX = "own-"  # ids of the own corpus begin so
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from tests.conftest import tiny_bert, tiny_tokenizer_json
 from training.ablation.pretrain import pretrain
-from training.ablation.run import Outcome, own_pairs, summarise
-from training.ablation.variants import VARIANTS, asymmetric, focal
+from training.ablation.run import Outcome, summarise
+from training.ablation.variants import VARIANTS, asymmetric
 from training.cli import app
 from training.rows import TrainingRow
 
@@ -23,12 +23,6 @@ runner = CliRunner()
 
 def row(name: str, *targets: float, unsure: bool = False) -> TrainingRow:
     return TrainingRow(name, name.split("#", maxsplit=1)[0], "", "en", f"text of {name}", targets, unsure)
-
-
-def test_focal_loss_weighs_by_how_much_is_missed() -> None:
-    loss = focal(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
-    p = 1 / (1 + math.exp(-2))
-    assert loss[0].tolist() == pytest.approx([0.25 * math.log(2), (1 - p) ** 2 * -math.log(p)], rel=1e-5)
 
 
 def test_asymmetric_loss_forgives_clear_negatives() -> None:
@@ -49,18 +43,6 @@ def test_variants_take_the_rows_they_say() -> None:
     assert [r.id for r in taken["baseline"]] == [r.id for r in VARIANTS["baseline"].rows(rows, 8)]
 
 
-def test_pairs_are_documents_of_two_rows_that_differ() -> None:
-    rows = [
-        row("own-a:1#0", 1),
-        row("own-a:1#1", 0),
-        row("own-a:2#0", 1),
-        row("own-b:3#0", 0),
-        row("own-b:3#1", 0),
-        row("x#0", 1),
-    ]
-    assert [(a.id, b.id) for a, b in own_pairs(rows)] == [("own-a:1#0", "own-a:1#1")]
-
-
 def test_a_summary_compares_with_the_baseline() -> None:
     def outcome(variant: str, seed: int, f1: float) -> Outcome:
         return Outcome(
@@ -68,7 +50,7 @@ def test_a_summary_compares_with_the_baseline() -> None:
             validation_average_precision=0.5, validation_macro_f1=0.5, pairs_right=0.5,
         )  # fmt: skip
 
-    first, second = summarise([outcome("baseline", 1, 0.5), outcome("focal", 1, 0.6), outcome("baseline", 2, 0.7)])
+    first, second = summarise([outcome("baseline", 1, 0.5), outcome("asymmetric", 1, 0.6), outcome("baseline", 2, 0.7)])
     assert first.figures["macro_f1"] == pytest.approx((0.6, 0.1414), abs=1e-4)
     assert second.seeds == 1
     assert second.difference["macro_f1"] == pytest.approx(0.0)
@@ -93,13 +75,13 @@ def test_pretraining_learns_to_guess_hidden_pieces() -> None:
 def test_command_runs_what_is_missing_and_prints_a_table(base: Path, work: Path, labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "outcomes.jsonl"
     asked = ["ablate", "--work", str(work), "--data", str(labelled), "--out", str(out), "--base", str(base), "--rows", "100",
-             "--epochs", "1", "--variant", "baseline", "--variant", "focal", "--quiet"]  # fmt: skip
+             "--epochs", "1", "--variant", "baseline", "--variant", "no-pairs", "--quiet"]  # fmt: skip
     done = runner.invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "focal"]
+    assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "no-pairs"]
     written = out.read_bytes()
     again = runner.invoke(app, [*asked, "--json"])
-    assert [summary["variant"] for summary in json.loads(again.output)] == ["baseline", "focal"]
+    assert [summary["variant"] for summary in json.loads(again.output)] == ["baseline", "no-pairs"]
     assert out.read_bytes() == written
     wrong = runner.invoke(app, [*asked, "--variant", "magic"])
     assert wrong.exit_code == 2

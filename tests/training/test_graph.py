@@ -11,8 +11,9 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 from models.engine import OnnxEngine
 from tests.conftest import TEXTS, tiny_bert
 from training.base import dequantise_q4_0
+from training.batching import encode
 from training.encoder import PassageEncoder, keep_vocabulary_rows
-from training.finetune import encode, predict_logits
+from training.finetune import predict_logits
 from training.graph import SITES, build_graph, encoder_weights, pack_q4, quantise_weight
 from training.parity import compare_logits
 from training.quantise import affine_range, choose_ranges, round_trip, search_range

@@ -16,7 +16,7 @@ from models.classifier import Classifier
 from models.errors import InputError
 from training.base import BaseEncoderError, load_base
 from training.cli import app
-from training.finetune import FineTuneSettings, batches, bfloat16_is_faster, fine_tune, macro_f1, pad
+from training.finetune import FineTuneSettings, bfloat16_is_faster, fine_tune, macro_f1
 from training.parity import Parity
 from training.pipeline import check_parity, judged_rows, load_network, read_rows
 from training.rows import TrainingRow
@@ -42,7 +42,8 @@ def test_one_command_goes_from_labelled_files_to_a_candidate_bundle(work: Path) 
 def test_the_bundle_says_what_the_fitted_network_says(work: Path) -> None:
     from tokenizers import Tokenizer
 
-    from training.finetune import encode, predict_logits
+    from training.batching import encode
+    from training.finetune import predict_logits
 
     bundle = load_bundle(work / "bundle", require_seal=False)
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
@@ -251,22 +252,6 @@ def test_training_stopped_half_way_ends_where_it_would_have_ended(base: Path, ti
             model(), tiny_tokenizer, rows[:30], rows[32:], settings,
             checkpoint_directory=tmp_path / "broken", show_progress=False,
         )  # fmt: skip
-
-
-def test_every_row_is_in_one_batch_of_similar_length() -> None:
-    lengths = [i % 50 + 1 for i in range(500)]
-    found = list(batches(lengths, 16, seed=3))
-    assert sorted(i for batch in found for i in batch) == list(range(500))
-    assert list(batches(lengths, 16, seed=3)) == found
-    assert list(batches(lengths, 16, seed=4)) != found
-    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in found)
-    assert padded < 1.1 * sum(lengths)
-
-
-def test_padding_and_its_mask() -> None:
-    ids, mask = pad([[5, 6, 7], [8]], 1)
-    assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
-    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
 def test_macro_f1_of_a_perfect_answer_is_one() -> None:

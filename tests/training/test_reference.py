@@ -19,8 +19,9 @@ from models.errors import InputError
 from tests.conftest import TEXTS, tiny_bert, tiny_tokenizer_json
 from training import reference as module
 from training.base import BaseEncoderError
+from training.batching import encode
 from training.encoder import PassageEncoder
-from training.finetune import encode, predict_logits
+from training.finetune import predict_logits
 from training.graph import build_graph, encoder_weights
 from training.reference import ReferenceModelError, check_agreement, read_weights, rebuild_network, write_reference
 

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from models.errors import InputError
 from training.attention import CPU_ATTENTION
-from training.finetune import batches, bfloat16_is_faster, encode, pad
+from training.batching import batches, encode, pad
+from training.finetune import bfloat16_is_faster
 
 HIDDEN_SHARE = 0.15
 

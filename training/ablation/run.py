@@ -28,11 +28,12 @@ from models.text import prepare_text
 from training.ablation.pretrain import pretrain
 from training.ablation.variants import BASELINE, VARIANTS, Variant
 from training.base import load_base
+from training.batching import contrast_partners
 from training.calibrate import calibrate
 from training.encoder import PassageEncoder, keep_vocabulary_rows
 from training.finetune import FineTuneSettings, bfloat16_is_faster, fine_tune, predict_logits
 from training.jsonl import read_rows as read_jsonl
-from training.pipeline import OWN_PREFIX, decision_languages, judged_rows, read_rows, vocabulary_of
+from training.pipeline import decision_languages, judged_rows, read_rows, vocabulary_of
 from training.rows import TrainingRow, targets, training_row
 
 logger = logging.getLogger(__name__)
@@ -244,12 +245,8 @@ class _Bench:
 
 
 def own_pairs(rows: Sequence[TrainingRow]) -> list[tuple[TrainingRow, TrainingRow]]:
-    """The documents of exactly two rows, in one language, that differ in their labels: contrast pairs of the own corpus."""
-    documents: dict[str, list[TrainingRow]] = defaultdict(list)
-    for row in rows:
-        if row.id.startswith(OWN_PREFIX):
-            documents[row.document].append(row)
-    return [(found[0], found[1]) for found in documents.values() if len(found) == 2 and found[0].targets != found[1].targets]
+    """The contrast pairs of the own corpus among the rows."""
+    return [(rows[one], rows[other]) for one, other in contrast_partners(rows).items() if one < other]
 
 
 def pairs_right(

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.finetune import Loss, binary_cross_entropy
+from training.losses import Loss, binary_cross_entropy, focal
 from training.noise import Noise
-from training.pipeline import OWN_PREFIX
-from training.rows import TrainingRow
+from training.rows import OWN_PREFIX, TrainingRow
 
 Choice = Callable[[Sequence[TrainingRow], int], list[TrainingRow]]
 _SAMPLE_SEED = 5
-
-
-def focal(logits: Tensor, wanted: Tensor, *, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017): what is right already counts for less."""
-    missed = (torch.sigmoid(logits) - wanted).abs()
-    return missed**gamma * binary_cross_entropy(logits, wanted)
 
 
 def asymmetric(logits: Tensor, wanted: Tensor, *, gamma: float = 4.0, margin: float = 0.05) -> Tensor:
@@ -65,7 +60,7 @@ class Variant:
     """One change of the baseline: the loss, the rows, settings of the fine-tuning, noise, or the encoder to start from."""
 
     what: str
-    loss: Loss = binary_cross_entropy
+    loss: Loss = focal
     rows: Choice = sampled
     settings: dict[str, Any] = field(default_factory=dict)
     noise: Noise | None = field(default_factory=Noise)
@@ -75,7 +70,8 @@ class Variant:
 BASELINE = "baseline"
 VARIANTS = {
     BASELINE: Variant(what="the recipe as it is"),
-    "focal": Variant(what="focal loss", loss=focal),
+    "cross-entropy": Variant(what="binary cross-entropy", loss=binary_cross_entropy),
+    "no-pairs": Variant(what="contrast pairs are rows like others", settings={"pair_weight": 0.0}),
     "asymmetric": Variant(what="asymmetric loss", loss=asymmetric),
     "smoothed": Variant(what="unsure rows: targets .2 and .8, full weight", rows=smoothed, settings={"unsure_weight": 1.0}),
     "unsure-full": Variant(what="unsure rows: full weight", settings={"unsure_weight": 1.0}),
@@ -96,4 +92,10 @@ def _soft(row: TrainingRow) -> bool:
 
 
 def _draw(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
-    return random.Random(_SAMPLE_SEED).sample(list(rows), min(count, len(rows)))
+    """Whole documents, so that contrast pairs stay pairs, up to `count` rows."""
+    documents: dict[str, list[TrainingRow]] = defaultdict(list)
+    for row in rows:
+        documents[row.document].append(row)
+    names = list(documents)
+    random.Random(_SAMPLE_SEED).shuffle(names)
+    return list(islice(chain.from_iterable(documents[name] for name in names), count))

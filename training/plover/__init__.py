@@ -30,6 +30,7 @@ from models.taxonomy import Taxonomy, load_taxonomy
 from training.base import load_base
 from training.encoder import PassageEncoder, keep_vocabulary_rows
 from training.finetune import FineTuneSettings, fine_tune, hash_rows, predict_logits
+from training.losses import binary_cross_entropy
 from training.rows import TrainingRow, targets, training_row
 from training.vocabulary import trim_vocabulary
 
@@ -106,6 +107,7 @@ def run_plover(
                 validation,
                 replace(settings, seed=seed),
                 checkpoint_directory=checkpoints,
+                loss=binary_cross_entropy,
                 show_progress=show_progress,
             )
             texts = [row.text for row in test]
