@@ -28,9 +28,10 @@ SOURCES = (
 
 _OWN_DATA = "real.train.jsonl"  # the data of the model that Rasid ships; another model's card says nothing of its sources
 SHIPPED_LIMIT = """- Plain sentences can still be missed: "وفرّت مئتا عائلة من الحي في الليلة نفسها." (two hundred families fled the quarter that
-  night) gets a probability of displacement of .22, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .89. The
+  night) gets a probability of displacement of .34, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .93. The
   review band guards the precision of what is decided; it does not catch every miss.
-- What did not happen is often taken for what did: "No family was displaced." gets a probability of displacement of .94.
+- What did not happen is still taken for what did where the sentence is less plain: "No family was displaced." gets a probability of
+  displacement of .04, but "The army denied that Alawite villagers had been killed for their faith." one of sectarian violence of .91.
 """
 
 
@@ -91,7 +92,7 @@ difference of a probability {parity["largest_probability_difference"]:.3f}.
 ## Training
 
 {training["train"]} training and {training["validation"]} validation passages, split by source document; {training["dropped_duplicates"]} duplicates
-dropped. Seeds {", ".join(map(str, training["seeds"]))} (weights averaged where more than one). {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations, {articles} of articles' sentences (for the thresholds of articles alone). Settings: {settings}. Calibration, thresholds and
+dropped. Focal loss, and the same loss between the sides of contrast pairs. Seeds {", ".join(map(str, training["seeds"]))} (weights averaged where more than one). {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations, {articles} of articles' sentences (for the thresholds of articles alone). Settings: {settings}. Calibration, thresholds and
 the review band come from the validation passages alone.
 
 {_averaged(training)}| file | SHA-256 of its content (first 16) |

@@ -45,7 +45,7 @@ def wrong_threshold(content: bytes) -> bytes:
     """The threshold of calls for accountability far too low, in both languages."""
     rules = json.loads(content)
     for by_label in rules["rules"].values():
-        by_label["accountability_call"] |= {"threshold": 0.02, "review_low": 0.02, "review_high": 0.02}
+        by_label["accountability_call"] |= {"threshold": 0.001, "review_low": 0.001, "review_high": 0.001}
     return json.dumps(rules).encode()
 
 
