@@ -146,7 +146,7 @@ def fine_tune(
             decay = min(settings.average_decay, (1 + state.step) / (10 + state.step))
             _average(average, model, decay)
             bar.update()
-            bar.set_postfix(epoch=epoch + 1, loss=f"{state.loss_sum / (state.step % steps_per_epoch or 1):.4f}")
+            bar.set_postfix(epoch=epoch + 1, loss=f"{state.loss_sum / (state.step % steps_per_epoch or steps_per_epoch):.4f}")
             if state.step % settings.checkpoint_every_steps == 0:
                 _save(checkpoint, state, model, optimiser, schedule, average)
         raw = {name: value.detach().clone() for name, value in model.named_parameters() if name in average}
