@@ -18,7 +18,7 @@ texts=(--collection "$data/pool.en.jsonl.gz" --collection "$data/pool.ar.jsonl.g
 own=()
 for file in "$here"/corpus/*.jsonl; do
   case $(basename "$file") in
-    ar-long-*) ;; # younger than this model
+    ar-long-* | ar-alleys-* | *-denials-*) ;; # younger than this model
     *) own+=(--data "$file") ;;
   esac
 done
@@ -26,12 +26,12 @@ done
 rasid-train fit --data "$data/real.train.jsonl" "${own[@]}" --annotations "$here/annotations" \
   --corrections "$here/annotations/corrections" "${texts[@]}" --work "$runs/shipped" --epochs 3
 rasid-train export --work "$runs/shipped"
-rasid-train calibrate --work "$runs/shipped" --name rasid --version 1.1.0 --articles "$here/annotations/articles" "${texts[@]}"
+rasid-train calibrate --work "$runs/shipped" --name rasid --version 1.1.1 --articles "$here/annotations/articles" "${texts[@]}"
 
 rasid-eval run --bundle "$runs/shipped/bundle" --data "$data/real.dev.jsonl" --documents "$data/docs.dev.jsonl" \
   --out "$runs/shipped/report.json"
 
-rasid-train run "${own[@]}" --work "$runs/reduced" --name reduced --version 1.1.0 --epochs 3
+rasid-train run --data "$here/corpus" --work "$runs/reduced" --name reduced --version 1.1.1 --epochs 3
 rasid-eval run --bundle "$runs/reduced/bundle" --data "$data/real.dev.jsonl" --out "$runs/reduced/report.json"
 
 rasid-eval gate "$runs/shipped/bundle" --data "$data/real.dev.jsonl" --documents "$data/docs.dev.jsonl" \
