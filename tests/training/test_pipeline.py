@@ -30,7 +30,8 @@ def test_one_command_goes_from_labelled_files_to_a_candidate_bundle(work: Path) 
     assert not bundle.sealed
     assert bundle.manifest.training["train"] + bundle.manifest.training["validation"] == 240
     assert bundle.manifest.data.keys() == {"rows.jsonl"}
-    assert bundle.manifest.training["parity"]["flipped"] <= 0.01
+    parity = bundle.manifest.training["parity"]
+    assert round(parity["flipped"] * parity["texts"] * 4) <= 1  # decisions
     histograms = bundle.manifest.training["reference"]
     assert all(len(counts) == 10 for labels in histograms.values() for counts in labels.values())
     rows = bundle.manifest.training["validation"]
@@ -264,11 +265,15 @@ def test_the_precision_of_this_processor_can_be_measured() -> None:
     assert bfloat16_is_faster() in (True, False)
 
 
-@pytest.mark.parametrize(("flipped", "after"), [(0.02, 0.8), (0.0, 0.79)])
-def test_an_export_that_costs_too_much_is_refused(flipped: float, after: float) -> None:
-    check_parity(Parity(9, 0.8, 0.8, 0.0, 0.0, 0.0))
+@pytest.mark.parametrize(("texts", "flipped", "after"), [(900, 0.02, 0.8), (900, 0.005, 0.79), (16, 2 / 64, 0.8)])
+def test_an_export_that_costs_too_much_is_refused(texts: int, flipped: float, after: float) -> None:
     with pytest.raises(InputError, match="the int8 model flips"):
-        check_parity(Parity(9, 0.8, after, flipped, 0.1, 0.1))
+        check_parity(Parity(texts, 0.8, after, flipped, 0.1, 0.1), 4)
+
+
+def test_one_decision_of_few_rows_refuses_no_export() -> None:
+    check_parity(Parity(9, 0.8, 0.8, 0.0, 0.0, 0.0), 4)
+    check_parity(Parity(16, 0.8, 0.78, 1 / 64, 0.1, 0.1), 4)
 
 
 def test_an_unknown_base_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
