@@ -148,7 +148,12 @@ def pass_gate(
     data: Annotated[Path, typer.Option(help="Labelled texts, JSONL or CSV; none of them trained on.")],
     against: Annotated[Path | None, typer.Option(help="Bundle to beat; the released one by default.")] = None,
     first: Annotated[
-        bool, typer.Option("--first", help="There is no bundle of this taxonomy yet: it must beat constant answers.")
+        bool,
+        typer.Option(
+            "--first",
+            help="There is no bundle of this taxonomy yet: it must beat constant answers on the texts; articles and suites are "
+            "not measured.",
+        ),
     ] = False,
     documents: Documents = None,
     suites: Suites = True,
@@ -158,8 +163,9 @@ def pass_gate(
 ) -> None:
     """Judge whether a candidate may replace the released bundle. Exit code 1 where it may not.
 
-    It fails where it is worse by more than the margin, beyond chance, on a label, a language, articles, a suite or the
-    decisions outside the review band; and, all looks together, on a label in one language or a part of a suite.
+    It fails where it is worse by more than the margin, beyond chance, on a label, a language, articles (their labels,
+    their evidence, their sentences), a suite or the decisions outside the review band; and, all looks together, on a label
+    in one language or in articles, or a part of a suite.
     """
     with _told():
         challenger = Classifier.load(candidate, require_seal=False)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics import bootstrap_samples, macro_f1, mcnemar, precision_recall_f1
+from eval.metrics import BoolArray, FloatArray, bootstrap_samples, group_sums, macro_f1, mcnemar, precision_recall_f1
 from eval.run import Stage, silent, slice_masks
 from eval.scoring import Scored, score
 from models.bundle import Bundle
@@ -81,19 +82,22 @@ def differences(first: Scored, second: Scored, *, seed: int = 1) -> Iterator[Dif
         yield Difference(name, "macro", support, ours, theirs, theirs - ours, (low, high), None, None, None)
 
 
-def f1_differences(a: Scored, b: Scored, column: int | None, *, samples: int = 1_000, seed: int = 1) -> NDArray[np.float64]:
-    """B's F1 minus A's in `samples` paired bootstrap samples, of one label or (`None`) the mean over all."""
+def f1_differences(
+    wanted: BoolArray, first: BoolArray, second: BoolArray, groups: NDArray[Any], *, samples: int = 1_000, seed: int = 1
+) -> FloatArray:
+    """B's macro F1 minus A's over the labels given `[N, L]`, in `samples` paired bootstrap samples of groups of rows."""
+    counted = [found for made in (first, second) for found in (2 * (wanted & made), wanted.astype(int) + made)]
+    counts = group_sums(np.stack(counted, axis=1), groups)
 
-    def difference(rows: NDArray[np.intp]) -> float:
-        if column is None:
-            return macro_f1(b.wanted[rows], b.decided[rows]) - macro_f1(a.wanted[rows], a.decided[rows])
-        wanted = a.wanted[rows, column]
-        ours, theirs = a.decided[rows, column], b.decided[rows, column]
-        return precision_recall_f1(wanted, theirs)[2] - precision_recall_f1(wanted, ours)[2]
+    def difference(chosen: NDArray[np.intp]) -> float:
+        hits_a, total_a, hits_b, total_b = counts[chosen].sum(axis=0)
+        return float(np.mean(hits_b / np.maximum(total_b, 1) - hits_a / np.maximum(total_a, 1)))
 
-    return bootstrap_samples(difference, len(a), samples=samples, seed=seed)
+    return bootstrap_samples(difference, len(counts), samples=samples, seed=seed)
 
 
 def _interval(a: Scored, b: Scored, column: int | None, seed: int) -> tuple[float, float]:
-    low, high = np.percentile(f1_differences(a, b, column, seed=seed), [2.5, 97.5])
+    columns = slice(None) if column is None else [column]
+    drawn = f1_differences(a.wanted[:, columns], a.decided[:, columns], b.decided[:, columns], np.arange(len(a)), seed=seed)
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)

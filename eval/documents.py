@@ -5,7 +5,8 @@ where one of its sentences does. The classifier gets the sentences as one text, 
 itself; what it points at is laid over the sentences again.
 
 Faithfulness is measured by deletion (DeYoung et al. 2020, "ERASER": comprehensiveness): without its evidence the probability
-of a label must fall, and further than without as many other sentences.
+of a label must fall, and further than without as many other sentences. Where an article has fewer others, there is nothing to
+compare with.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.metrics import BoolArray, bootstrap_interval, macro_f1
-from eval.scoring import Progress, no_progress, score, thresholds_of
+from eval.scoring import Progress, Scored, no_progress, score, thresholds_of
 from models.classifier import Classifier, TextItem
 from models.errors import ExampleFormatError, TaxonomyError
 from models.example import LabelledExample
@@ -73,15 +75,39 @@ class Faithfulness:
     """How far a label's probability falls without its evidence, and without as many other sentences, on average.
 
     `evidence_more` is the share of the `cases` (an article and a label decided yes) in which the evidence costs more.
-    `emptied` cases, in which no other sentence is left to compare with, are counted apart.
+    Not compared but counted apart: `emptied` cases, in which the article has fewer other sentences than the evidence, and
+    `unplaced` ones, whose evidence covers no sentence for the most part.
     """
 
     cases: int
     emptied: int
+    unplaced: int
     drop_without_evidence: float
     drop_without_others: float
     evidence_more: float
     label_lost: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredArticles:
+    """`A` labelled articles and what a model says of them: whole, in evidence, and of their `sentences` judged alone.
+
+    `wanted` and `decided` `[A, L]` are the labels of the articles; `carried` and `pointed` hold for each article which of its
+    `S` sentences carry a label and which the evidence covers for the most part, `[S, L]`.
+    """
+
+    articles: tuple[Article, ...]
+    answers: tuple[Prediction, ...]
+    wanted: BoolArray
+    decided: BoolArray
+    carried: tuple[BoolArray, ...]
+    pointed: tuple[BoolArray, ...]
+    sentences: Scored
+
+    @property
+    def article_of_sentence(self) -> NDArray[np.str_]:
+        """The article's id for each of the scored `sentences`; an article's id may hold a `#` itself."""
+        return np.array([example.id.rpartition("#")[0] for example in self.sentences.examples], dtype=np.str_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +127,29 @@ class DocumentReport:
 def read_articles(path: Path, taxonomy: Taxonomy) -> list[Article]:
     """Read labelled articles from a JSONL file.
 
-    Raises ExampleFormatError naming file and line where the file is missing, empty, breaks the format or names a label that
-    the taxonomy does not have.
+    Raises ExampleFormatError naming file and line where the file is missing, empty, breaks the format, names a label that
+    the taxonomy does not have or uses an id twice.
     """
     if not path.is_file():
         raise ExampleFormatError(f"{path}: expected a file of labelled articles, found none")
     found: list[Article] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if line.strip():
-            found.append(_article(line, f"{path}:{number}", taxonomy))
+    lines_by_id: dict[str, int] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):  # of bytes, for text ends a line at U+2028 too
+        if not line.strip():
+            continue
+        article = _article(line, f"{path}:{number}", taxonomy)
+        earlier = lines_by_id.setdefault(article.id, number)
+        if earlier != number:
+            raise ExampleFormatError(f"{path}:{number}: id {article.id!r} was used in line {earlier} already")
+        found.append(article)
     if not found:
         raise ExampleFormatError(f"{path}: expected at least one labelled article, the file has none")
     return found
 
 
-def _article(line: str, where: str, taxonomy: Taxonomy) -> Article:
+def _article(line: bytes, where: str, taxonomy: Taxonomy) -> Article:
     try:
-        row: dict[str, Any] = json.loads(line)
+        row: dict[str, Any] = json.loads(line.decode("utf-8-sig"))
         sentences = row["sentences"]
         identity, lang = str(row["id"]), str(row.get("lang") or "")
         examples = tuple(
@@ -132,6 +164,8 @@ def _article(line: str, where: str, taxonomy: Taxonomy) -> Article:
             for place, sentence in enumerate(sentences)
         )
         blank = not examples or not all(example.text.strip() for example in examples)
+    except UnicodeDecodeError as error:
+        raise ExampleFormatError(f"{where}: expected UTF-8, byte {error.start} of the line is not; convert the file") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExampleFormatError(
             f"{where}: expected an article with id and sentences, each with text and labels; {type(error).__name__}: {error}; "
@@ -150,24 +184,17 @@ def evaluate_documents(
     classifier: Classifier, data: Path, *, seed: int = 1, progress: Progress = no_progress
 ) -> DocumentReport:
     """Score articles whole and sentence by sentence. Raises ExampleFormatError where the file breaks the format."""
-    articles = read_articles(data, classifier.bundle.taxonomy)
-    labels = classifier.labels
-    sentences = score(classifier, [sentence for article in articles for sentence in article.sentences])
-    answers = [_answer(classifier, article.id, article.text()) for article in articles]
-    wanted = np.array([[label in article.labels for label in labels] for article in articles])
-    probabilities = np.array([[answer.labels[label].probability for label in labels] for answer in answers])
-    decided = probabilities >= thresholds_of(classifier, [answer.language for answer in answers], "document")
-    home = np.array([article.id for article in articles])
-    of_sentence = np.array([example.document for example in sentences.examples])
-    rows_of = [np.flatnonzero(of_sentence == identity) for identity in home]
-    carried = [_carried(article, labels) for article in articles]
-    pointed = [_pointed(article, answer, labels) for article, answer in zip(articles, answers, strict=True)]
-    faithfulness = _faithfulness(classifier, articles, answers, decided, seed=seed, progress=progress)
+    scored = score_articles(classifier, read_articles(data, classifier.bundle.taxonomy))
+    labels, articles, sentences = classifier.labels, scored.articles, scored.sentences
+    wanted, decided, carried, pointed = scored.wanted, scored.decided, scored.carried, scored.pointed
+    of_sentence = scored.article_of_sentence
+    rows_of = [np.flatnonzero(of_sentence == article.id) for article in articles]
+    faithfulness = _faithfulness(classifier, scored, seed=seed, progress=progress)
 
     def over_articles(targets: Sequence[BoolArray], outcomes: Sequence[BoolArray]) -> dict[str, Figure]:
         return _figures(targets, outcomes, labels, seed)
 
-    languages = np.array([article.lang or answer.language for article, answer in zip(articles, answers, strict=True)])
+    languages = np.array([article.lang or answer.language for article, answer in zip(articles, scored.answers, strict=True)])
     by_language = {}
     for language in sorted(set(languages.tolist())):
         inside = np.flatnonzero(languages == language)
@@ -189,6 +216,26 @@ def evaluate_documents(
         evidence_f1=over_articles(carried, pointed),
         by_language=by_language,
         faithfulness=faithfulness,
+    )
+
+
+def score_articles(classifier: Classifier, articles: Sequence[Article], *, progress: Progress = no_progress) -> ScoredArticles:
+    """Judge articles whole, with their evidence, and each of their sentences alone."""
+    labels = classifier.labels
+    sentences = score(classifier, [s for article in articles for s in article.sentences], progress=progress)
+    answers = []
+    for article in articles:
+        answers.append(_answer(classifier, article.id, article.text()))
+        progress(1)
+    probabilities = np.array([[answer.labels[label].probability for label in labels] for answer in answers])
+    return ScoredArticles(
+        articles=tuple(articles),
+        answers=tuple(answers),
+        wanted=np.array([[label in article.labels for label in labels] for article in articles]),
+        decided=probabilities >= thresholds_of(classifier, [answer.language for answer in answers], "document"),
+        carried=tuple(_carried(article, labels) for article in articles),
+        pointed=tuple(_pointed(article, answer, labels) for article, answer in zip(articles, answers, strict=True)),
+        sentences=sentences,
     )
 
 
@@ -237,29 +284,21 @@ def _macro_of_present(wanted: BoolArray, decided: BoolArray) -> float:
     return macro_f1(wanted[:, present], decided[:, present]) if present.any() else 0.0
 
 
-def _faithfulness(
-    classifier: Classifier,
-    articles: Sequence[Article],
-    answers: Sequence[Prediction],
-    decided: BoolArray,
-    *,
-    seed: int,
-    progress: Progress,
-) -> Faithfulness:
+def _faithfulness(classifier: Classifier, scored: ScoredArticles, *, seed: int, progress: Progress) -> Faithfulness:
     generator = random.Random(seed)
-    labels = classifier.labels
-    with_evidence, with_others, lost, emptied = [], [], [], 0
-    for article, answer, yes in zip(articles, answers, decided, strict=True):
-        pointed = _pointed(article, answer, labels)
+    with_evidence, with_others, lost, emptied, unplaced = [], [], [], 0, 0
+    for article, answer, yes, pointed in zip(scored.articles, scored.answers, scored.decided, scored.pointed, strict=True):
         for column in np.flatnonzero(yes):
-            label = labels[column]
+            label = classifier.labels[column]
             evidence = frozenset(np.flatnonzero(pointed[:, column]).tolist())
             others = [place for place in range(len(article.sentences)) if place not in evidence]
-            if not evidence or len(others) < 1 or len(evidence) == len(article.sentences):
+            if not evidence:
+                unplaced += 1
+                continue
+            if len(others) < len(evidence):
                 emptied += 1
                 continue
-            size = min(len(evidence), max(1, len(others) - 1))
-            removed = [evidence, *(frozenset(generator.sample(others, size)) for _ in range(CONTROL_DRAWS))]
+            removed = [evidence, *(frozenset(generator.sample(others, len(evidence))) for _ in range(CONTROL_DRAWS))]
             before = answer.labels[label].probability
             after = [_answer(classifier, article.id, article.text(gone)).labels[label] for gone in removed]
             with_evidence.append(before - after[0].probability)
@@ -267,10 +306,11 @@ def _faithfulness(
             lost.append(after[0].decision != "yes")
         progress(1)
     if not with_evidence:
-        return Faithfulness(0, emptied, 0.0, 0.0, 0.0, 0.0)
+        return Faithfulness(0, emptied, unplaced, 0.0, 0.0, 0.0, 0.0)
     return Faithfulness(
         cases=len(with_evidence),
         emptied=emptied,
+        unplaced=unplaced,
         drop_without_evidence=float(np.mean(with_evidence)),
         drop_without_others=float(np.mean(with_others)),
         evidence_more=float(np.mean(np.array(with_evidence) > np.array(with_others))),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,18 @@ def bootstrap_interval(
 def mean_at(values: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
     """The mean `[...]` of chosen rows of `[N, ...]`."""
     return np.asarray(values[rows].mean(axis=0))
+
+
+def group_sums(values: NDArray[Any], groups: NDArray[Any]) -> FloatArray:
+    """The sums `[G, ...]` over the rows of `[N, ...]` that are of one group; `groups` `[N]` holds the group of each row.
+
+    Rows that depend on each other are resampled together by resampling these sums (cluster bootstrap, Davison and Hinkley
+    1997).
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    sums = np.zeros((index.max() + 1, *values.shape[1:]))
+    np.add.at(sums, index, values)
+    return sums
 
 
 def mcnemar(wanted: BoolArray, first: BoolArray, second: BoolArray) -> tuple[int, int, float]:

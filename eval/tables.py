@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -76,9 +77,11 @@ def print_gate(result: GateResult, console: Console) -> None:
         table.add_row(check.name.replace("_", " "), str(check.items), *figures, check.verdict, style=style)
     console.print(table)
     failed = sum(check.verdict == "worse" for check in result.checks)
+    hidden = Counter(check.verdict for check in result.checks if check not in shown)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(hidden.items()))
     console.print(
         f"[bold]{'passed' if result.passed else 'refused'}[/bold]: {failed} of {len(result.checks)} checks failed"
-        f"{f', {len(result.checks) - len(shown)} passed and not shown' if len(shown) < len(result.checks) else ''}"
+        f"{f'; not shown: {told}' if told else ''}"
     )
 
 
@@ -105,6 +108,7 @@ def _print_documents(found: DocumentReport, console: Console) -> None:
     console.print(
         f"deletion, {faith.cases} cases: probability falls by {faith.drop_without_evidence:.3f} without the evidence, by "
         f"{faith.drop_without_others:.3f} without as many other sentences; the evidence costs more in {faith.evidence_more:.0%}"
+        f"; not compared: {faith.emptied} with fewer other sentences, {faith.unplaced} whose evidence covers no sentence"
     )
 
 

@@ -60,7 +60,7 @@ def calibrate(
         if positives in (0, len(y)):
             raise InputError(
                 f"expected validation rows with and without {label}, got {positives} of {len(y)} with; "
-                "add rows or raise the validation share"
+                "add rows that carry it and rows that do not, or give a validation file (--validation)"
             )
         slope, intercept = platt(x, y, w)
         pooled = steady_threshold(_sigmoid(slope * x + intercept), y, w, generator)

@@ -23,8 +23,12 @@ class PassageEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits `[N, L]`, float32."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.classify(hidden, attention_mask).float()
+
+    def classify(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits `[N, L]` of the encoder's token vectors `[N, T, H]`."""
         logits: Tensor = self.head(self.dropout(mean_pool(hidden, attention_mask)))
-        return logits.float()
+        return logits
 
 
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:

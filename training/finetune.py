@@ -2,7 +2,7 @@
 
 Multi-label focal loss, the same loss between the sides of contrast pairs, AdamW with a linear warm-up and decay,
 batches of similar length padded to their own longest row, bfloat16 autocast where this processor is faster with it, an
-exponential moving average of the weights, and early stopping on the macro F1 of the validation rows. Every checkpoint
+exponential moving average of the weights, and early stopping on the average precision on validation rows. Every checkpoint
 holds all that is needed to go on exactly where it was written: weights, average, optimiser, schedule, random state,
 place in the epoch.
 
@@ -19,11 +19,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -44,6 +45,8 @@ class FineTuneSettings:
     """How to fine-tune. Rates are per step.
 
     `unsure_weight` scales the loss of rows whose reader doubted them, `pair_weight` the loss between sides of contrast pairs.
+    `epoch_by` names the figure on validation rows by which the epoch is chosen: average precision where thresholds are found
+    afterwards, macro F1 where they stay one half.
     """
 
     epochs: int = 5
@@ -58,6 +61,7 @@ class FineTuneSettings:
     unsure_weight: float = 0.5
     average_decay: float = 0.998
     pair_weight: float = 1.0
+    epoch_by: Literal["average_precision", "macro_f1"] = "average_precision"
     patience: int = 2
     seed: int = 1
     checkpoint_every_steps: int = 200
@@ -66,11 +70,15 @@ class FineTuneSettings:
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """What one epoch came to: mean training loss and the macro F1 of the averaged weights on validation rows."""
+    """What one epoch came to: mean training loss, and figures of the averaged weights on validation rows.
+
+    Average precision and F1 (at probability one half) are means over labels.
+    """
 
     epoch: int
     train_loss: float
     validation_loss: float
+    validation_average_precision: float
     validation_macro_f1: float
     seconds: float
 
@@ -109,14 +117,16 @@ def fine_tune(
         lambda step: min((step + 1) / warmup_steps, max(0.0, (total_steps - step) / (total_steps - warmup_steps + 1))),
     )
     average = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-    state = _RunState(fingerprint=_fingerprint(settings, noise, loss, train))
+    state = _RunState(
+        fingerprint=_fingerprint(settings, noise, loss, train, validation, model),
+        bfloat16=settings.precision == "bfloat16" or (settings.precision == "auto" and bfloat16_is_faster()),
+    )
     checkpoint = checkpoint_directory / "last.pt"
     best_path = checkpoint_directory / "best.pt"
     if checkpoint.is_file():
         _restore(checkpoint, state, model, optimiser, schedule, average)
         logger.info("going on from step %d", state.step)
-    use_bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and bfloat16_is_faster())
-    logger.info("training %d rows, %d steps, bfloat16=%s", len(train), total_steps, use_bfloat16)
+    logger.info("training %d rows, %d steps, bfloat16=%s", len(train), total_steps, state.bfloat16)
 
     bar = tqdm(total=total_steps, initial=state.step, unit="step", disable=not show_progress, dynamic_ncols=True)
     while state.step < total_steps and state.epochs_without_gain < settings.patience:
@@ -130,7 +140,7 @@ def fine_tune(
         order = list(batches(lengths, settings.batch_size, seed=epoch_seed, partners=partners))
         for batch in order[state.step % steps_per_epoch :]:
             ids, mask = pad([encoded[index] for index in batch], int(model.encoder.config.pad_token_id))
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=use_bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=state.bfloat16):
                 logits = model(ids, mask)
             losses = loss(logits, wanted[batch])
             mean_loss = (losses.mean(dim=1) * weights[batch]).sum() / weights[batch].sum()
@@ -147,7 +157,7 @@ def fine_tune(
             _average(average, model, decay)
             bar.update()
             bar.set_postfix(epoch=epoch + 1, loss=f"{state.loss_sum / (state.step % steps_per_epoch or steps_per_epoch):.4f}")
-            if state.step % settings.checkpoint_every_steps == 0:
+            if state.step % settings.checkpoint_every_steps == 0 and state.step % steps_per_epoch:
                 _save(checkpoint, state, model, optimiser, schedule, average)
         raw = {name: value.detach().clone() for name, value in model.named_parameters() if name in average}
         _load(model, average)
@@ -156,20 +166,22 @@ def fine_tune(
             tokenizer,
             [row.text for row in validation],
             max_tokens=settings.max_tokens,
-            bfloat16=use_bfloat16,
+            bfloat16=state.bfloat16,
         )
         result = EpochResult(
             epoch=epoch + 1,
             train_loss=state.loss_sum / steps_per_epoch,
             validation_loss=_loss(logits_np, targets(validation)),
+            validation_average_precision=average_precision(logits_np, targets(validation)),
             validation_macro_f1=macro_f1(logits_np, targets(validation)),
             seconds=time.monotonic() - started,
         )
         state.history.append(asdict(result))
         state.loss_sum = 0.0
-        if result.validation_macro_f1 > state.best_f1:
-            state.best_f1, state.epochs_without_gain = result.validation_macro_f1, 0
-            torch.save(average, best_path)
+        figures = {"average_precision": result.validation_average_precision, "macro_f1": result.validation_macro_f1}
+        if figures[settings.epoch_by] > state.best:
+            state.best, state.epochs_without_gain = figures[settings.epoch_by], 0
+            _write(best_path, average)
         else:
             state.epochs_without_gain += 1
         _load(model, raw)
@@ -177,7 +189,8 @@ def fine_tune(
         logger.info("%s", json.dumps(asdict(result)))
         bar.write(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}, validation loss {result.validation_loss:.4f}, "
-            f"validation macro F1 {result.validation_macro_f1:.4f}, {result.seconds:.0f} s"
+            f"average precision {result.validation_average_precision:.4f}, macro F1 {result.validation_macro_f1:.4f}, "
+            f"{result.seconds:.0f} s"
         )
     bar.close()
     _load(model, torch.load(best_path, weights_only=True))
@@ -216,11 +229,22 @@ def macro_f1(logits: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
     return float(np.mean(np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)))
 
 
+def average_precision(logits: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """Mean over the labels that have positives of the area under the precision-recall curve; 0 where none has."""
+    actual = wanted > 0.5
+    present = actual.any(axis=0)
+    if not present.any():
+        return 0.0
+    return float(average_precision_score(actual[:, present], logits[:, present], average="macro"))
+
+
 def bfloat16_is_faster() -> bool:
     """Whether this processor multiplies matrices of the encoder's size faster in bfloat16 than in float32."""
     seconds = {}
+    generator = torch.Generator().manual_seed(0)  # its own: a run that goes on must draw what it would have drawn
     for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.randn(512, 384, dtype=dtype), torch.randn(384, 1536, dtype=dtype)
+        left = torch.randn(512, 384, generator=generator).to(dtype)
+        right = torch.randn(384, 1536, generator=generator).to(dtype)
         left @ right
         started = time.perf_counter()
         for _ in range(10):
@@ -240,7 +264,7 @@ def _parameter_groups(model: PassageEncoder, settings: FineTuneSettings) -> list
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name.startswith("head."):
+        if not name.startswith("encoder."):
             rate = settings.head_learning_rate
         elif ".layer." in name:
             depth = int(name.split(".layer.")[1].split(".")[0])
@@ -270,9 +294,10 @@ def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
 @dataclass(slots=True)
 class _RunState:
     fingerprint: str
+    bfloat16: bool
     step: int = 0
     loss_sum: float = 0.0
-    best_f1: float = -1.0
+    best: float = -1.0
     epochs_without_gain: int = 0
     history: list[dict[str, Any]] = None  # type: ignore[assignment]
 
@@ -280,21 +305,36 @@ class _RunState:
         self.history = self.history or []
 
 
-def _fingerprint(settings: FineTuneSettings, noise: Noise | None, loss: Loss, train: Sequence[TrainingRow]) -> str:
+def _fingerprint(
+    settings: FineTuneSettings,
+    noise: Noise | None,
+    loss: Loss,
+    train: Sequence[TrainingRow],
+    validation: Sequence[TrainingRow],
+    start: nn.Module,
+) -> str:
     kept = {key: value for key, value in asdict(settings).items() if key != "checkpoint_every_steps"}
     kept["noise"] = asdict(noise) if noise else None
     kept["loss"] = loss.__name__
-    return json.dumps(kept, sort_keys=True) + f"|{len(train)}|{hash_rows(train)}"
+    weights = hashlib.sha256()
+    for name, value in start.state_dict().items():
+        weights.update(name.encode())
+        weights.update(value.detach().contiguous().numpy().tobytes())
+    kept["start"] = weights.hexdigest()[:16]
+    return json.dumps(kept, sort_keys=True) + f"|{len(train)}|{hash_rows(train)}|{hash_rows(validation)}"
 
 
 def hash_rows(rows: Sequence[TrainingRow]) -> str:
-    """A digest of ids and targets, in order."""
-    return hashlib.sha256(repr([(row.id, row.targets, row.unsure) for row in rows]).encode()).hexdigest()[:16]
+    """A digest of ids, texts and targets, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr((row.id, row.text, row.targets, row.unsure)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
 
 
 def _save(path: Path, state: _RunState, model: nn.Module, optimiser: Any, schedule: Any, average: Any) -> None:
-    partial = path.with_suffix(".part")
-    torch.save(
+    _write(
+        path,
         {
             "state": asdict(state),
             "model": {name: value for name, value in model.named_parameters() if value.requires_grad},
@@ -303,8 +343,12 @@ def _save(path: Path, state: _RunState, model: nn.Module, optimiser: Any, schedu
             "average": average,
             "random": torch.get_rng_state(),
         },
-        partial,
     )
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_suffix(".part")
+    torch.save(content, partial)
     partial.replace(path)
 
 

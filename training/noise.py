@@ -59,28 +59,44 @@ class Noise:
 
 
 def swap_communities(text: str, language: str, generator: random.Random) -> str:
-    """The text with every community it names replaced by another, the same one each time, in a form that agrees.
+    """The text with every community it names replaced by another, the same one in each of its forms ("Alawites", "Alawite").
 
-    A text in which two names stand side by side ("Sunni Muslims"), or a name is part of something else ("Muslim
-    Brotherhood"), comes back as it is.
+    A text comes back as it is where two names stand side by side ("Sunni Muslims"), where a name is part of something else
+    ("Muslim Brotherhood"), or where no other community is left that has the forms.
     """
     if language not in _NOT_A_COMMUNITY or _NOT_A_COMMUNITY[language].search(text):
         return text
-    pattern, forms = _names(language)
+    pattern, named, communities = _names(language)
     found = list(pattern.finditer(text))
     if any(text[a.end() : b.start()].strip() == "" for a, b in pairwise(found)):
         return text
-    chosen: dict[str, str] = {}
+    needed: dict[str, dict[str, str]] = {}
+    for match in found:
+        community, form = named[match["name"]]
+        needed.setdefault(community, {})[form] = ""
+    taken: set[str] = set()
+    for community, words in needed.items():
+        fitting = [
+            other
+            for other, forms in communities.items()
+            if other != community and other not in taken and all(forms.get(form) for form in words)
+        ]
+        if not fitting:
+            return text
+        chosen = generator.choice(fitting)
+        taken.add(chosen)
+        for form in words:
+            words[form] = generator.choice(communities[chosen][form])
     pieces, at = [], 0
     for match in found:
-        name = match["name"]
-        if name not in chosen:
-            fitting = [other for other in forms[name] if other != name and other not in chosen.values()]
-            chosen[name] = generator.choice(fitting)
-        pieces += [text[at : match.start("name")], chosen[name]]
+        community, form = named[match["name"]]
+        pieces += [text[at : match.start("name")], needed[community][form]]
         at = match.end()
     swapped = "".join(pieces) + text[at:]
-    return swapped if language == "ar" else re.sub(r"\b([Aa])n?(?= (?:" + _any(chosen.values()) + r")\b)", _article, swapped)
+    if language == "ar":
+        return swapped
+    put = [word for words in needed.values() for word in words.values()]
+    return re.sub(r"\b([Aa])n?(?= (?:" + _any(put) + r")\b)", _article, swapped)
 
 
 def _article(match: re.Match[str]) -> str:
@@ -102,10 +118,16 @@ def _misspell(text: str, generator: random.Random) -> str:
 
 
 @cache
-def _names(language: str) -> tuple[re.Pattern[str], dict[str, list[str]]]:
-    """A pattern whose group `name` is a community's name, and for each name those that may take its place."""
-    groups = json.loads((_FOLDER / "communities.json").read_text(encoding="utf-8"))[language]
-    forms = {name: group["put"] for group in groups for name in group["find"]}
-    names = "|".join(sorted(map(re.escape, forms), key=len, reverse=True))
+def _names(language: str) -> tuple[re.Pattern[str], dict[str, tuple[str, str]], dict[str, dict[str, list[str]]]]:
+    """A pattern whose group `name` is a community's name; community and form of each name; the words to put, by both."""
+    listed = json.loads((_FOLDER / "communities.json").read_text(encoding="utf-8"))[language]
+    named = {
+        name: (community, form)
+        for community, forms in listed.items()
+        for form, words in forms.items()
+        for name in words["find"]
+    }
+    communities = {community: {form: words["put"] for form, words in forms.items()} for community, forms in listed.items()}
+    names = "|".join(sorted(map(re.escape, named), key=len, reverse=True))
     before = r"(?<!\w)[وف]?(?:[بك]?ال|لل)" if language == "ar" else r"(?<![\w-])"
-    return re.compile(rf"{before}(?P<name>{names})(?![\w-])"), forms
+    return re.compile(rf"{before}(?P<name>{names})(?![\w-])"), named, communities

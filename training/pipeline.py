@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from datasets import Dataset as Table
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel
@@ -42,7 +41,8 @@ from training.noise import Noise
 from training.parity import Parity, compare_logits
 from training.quantise import choose_ranges
 from training.rows import OWN_PREFIX, Dataset, TrainingRow, load_dataset, targets, training_row
-from training.soup import mean_weights
+from training.soup import mean_weights, write_network
+from training.tables import read_table, write_table
 from training.vocabulary import TrimmedVocabulary, prove_identical, trim_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 MAX_FLIPPED = 0.01
 MAX_F1_LOSS = 0.005
 MIN_POSITIVES = 50
+CALIBRATION_TEXTS = 600  # training rows from which `quantise` takes as many tokens as it needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class DataSettings:
 
 
 def prepare_data(data: DataSettings, taxonomy: Taxonomy, work: Path) -> Dataset:
-    """Read and split the labelled data; keep the validation rows' texts in the work folder for the later stages."""
+    """Read and split the labelled data; keep the rows and the taxonomy in the work folder for the later stages."""
     dataset = load_dataset(
         data.paths,
         taxonomy,
@@ -79,15 +80,17 @@ def prepare_data(data: DataSettings, taxonomy: Taxonomy, work: Path) -> Dataset:
         validation_paths=data.validation_paths,
     )
     work.mkdir(parents=True, exist_ok=True)
+    (work / "network.json").unlink(missing_ok=True)  # of a network fitted on what was here before
     for part, rows in (("train", dataset.train), ("validation", dataset.validation)):
-        Table.from_list([asdict(row) for row in rows]).to_parquet(str(work / f"{part}.parquet"))
+        write_table(work / f"{part}.parquet", [asdict(row) for row in rows])
+    _write_json(work / "taxonomy.json", taxonomy.model_dump(mode="json"))
     summary = {
         "digests": dataset.digests,
         "train": len(dataset.train),
         "validation": len(dataset.validation),
         "dropped_duplicates": dataset.dropped_duplicates,
     }
-    (work / "dataset.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _write_json(work / "dataset.json", summary)
     logger.info("%d training rows, %d validation rows", len(dataset.train), len(dataset.validation))
     return dataset
 
@@ -130,16 +133,15 @@ def fit(
         )
         histories.append(history)
         fitted.append({name: value.clone() for name, value in model.state_dict().items()})
-    torch.save(mean_weights(fitted), work / "model.pt")
+    write_network(mean_weights(fitted), work)
     model.encoder.config.to_json_file(work / "config.json")
     (work / "tokenizer.json").write_text(json.dumps(vocabulary.tokenizer_json, ensure_ascii=False), encoding="utf-8")
-    _write_json(work / "taxonomy.json", taxonomy.model_dump(mode="json"))
     network = {
         "base_model": encoder.name,
         "base_licence": encoder.licence,
         "base_source": encoder.source,
         "vocabulary": len(vocabulary.kept_ids),
-        "settings": asdict(settings),
+        "settings": {key: value for key, value in asdict(settings).items() if key != "seed"},
         "noise": asdict(noise) if noise else None,
         "seeds": list(seeds),
         "history": [[asdict(result) for result in history] for history in histories],
@@ -148,7 +150,7 @@ def fit(
     return histories
 
 
-def export(work: Path, *, calibration_texts: int = 600, show_progress: bool = True) -> Path:
+def export(work: Path, *, show_progress: bool = True) -> Path:
     """Quantise the fitted network on a sample of its training rows, write `bundle/model.onnx` and return the folder.
 
     Raises InputError where the stage before is missing.
@@ -157,7 +159,7 @@ def export(work: Path, *, calibration_texts: int = 600, show_progress: bool = Tr
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     model = load_network(work, len(taxonomy.label_ids))
     train = read_rows(work / "train.parquet")
-    sample = random.Random(0).sample(train, min(len(train), calibration_texts))
+    sample = random.Random(0).sample(train, min(len(train), CALIBRATION_TEXTS))
     ranges = choose_ranges(
         model,
         tokenizer,
@@ -295,7 +297,7 @@ def check_parity(parity: Parity, label_count: int) -> None:
     if parity.flipped > MAX_FLIPPED or loss > MAX_F1_LOSS:
         raise InputError(
             f"the int8 model flips {parity.flipped:.2%} of decisions (at most {MAX_FLIPPED:.0%}) and loses "
-            f"{loss:.4f} macro F1 (at most {MAX_F1_LOSS}); give more calibration texts or train longer"
+            f"{loss:.4f} macro F1 (at most {MAX_F1_LOSS}); train longer or on more rows"
         )
 
 
@@ -312,7 +314,7 @@ def load_network(work: Path, label_count: int) -> PassageEncoder:
 
 def read_rows(path: Path) -> list[TrainingRow]:
     """The rows that `prepare_data` left in a Parquet file."""
-    return [TrainingRow(**{**row, "targets": tuple(row["targets"])}) for row in Table.from_parquet(str(path)).to_list()]
+    return [TrainingRow(**{**row, "targets": tuple(row["targets"])}) for row in read_table(path)]
 
 
 def vocabulary_of(tokenizer_json: dict[str, Any], texts: Sequence[str]) -> TrimmedVocabulary:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from models.errors import ExampleFormatError, InputError, TaxonomyError
+from models.errors import ExampleFormatError, InputError
 from models.example import LabelledExample, read_examples
 from models.language import detect_language
 from models.taxonomy import Taxonomy
@@ -20,7 +20,7 @@ from models.text import prepare_text
 from training.exclusion import text_key
 from training.jsonl import read_rows
 from training.labelstudio import read_export
-from training.standoff import text_digest
+from training.standoff import checked_labels, text_digest
 
 _SHOWN = 5
 
@@ -169,23 +169,12 @@ def _from_example(example: LabelledExample, where: str) -> Reading:
 
 
 def _from_standoff(row: dict[str, Any], where: str, taxonomy: Taxonomy) -> Reading:
-    missing = {"id", "lang", "sha256", "labels"} - set(row)
-    if missing:
-        raise ExampleFormatError(f"{where}: the row lacks {', '.join(sorted(missing))}")
-    labels, unsure = row["labels"], row.get("unsure", False)
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ExampleFormatError(f"{where}: expected labels to be a list of names")
-    if not isinstance(unsure, bool):
-        raise ExampleFormatError(f"{where}: expected unsure to be true or false, got {type(unsure).__name__}")
-    try:
-        taxonomy.check_labels(labels)
-    except TaxonomyError as error:
-        raise ExampleFormatError(f"{where}: {error}") from None
+    labels, unsure = checked_labels(row, where, taxonomy, ("id", "lang", "sha256"))
     return Reading(
         id=str(row["id"]),
         lang=str(row["lang"]),
         sha256=str(row["sha256"]).lower(),
-        labels=frozenset(labels),
+        labels=labels,
         unsure=unsure,
         key=None,
         chosen=str(row.get("chosen") or ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,16 @@ from models.example import LabelledExample, digest_examples, labelled_files, rea
 from models.language import detect_language
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
-from training.standoff import SoftExample, read_corrections, read_pseudo_labels, resolve_annotations, text_digest
+from training.standoff import (
+    SoftExample,
+    distinct_names,
+    read_corrections,
+    read_pseudo_labels,
+    resolve_annotations,
+    text_digest,
+)
+
+logger = logging.getLogger(__name__)
 
 OWN_PREFIX = "own-"  # ids of the own corpus begin so
 
@@ -61,14 +71,17 @@ def load_dataset(
     same prepared text are kept once (first come; a later one with other labels marks the kept row unsure). `pseudo` are
     standoff files of probabilities: training rows too, unless somebody labelled the text or its document is for
     validation. Without `validation_paths` a document goes to validation by a hash of its name, so adding rows never moves
-    the old ones.
-    Raises InputError where a part is empty.
+    the old ones; with them, texts and documents (the part of an id before `#`) of those files are not trained on.
+    Raises InputError where a part is empty, ExampleFormatError naming file and line where a file breaks its format.
     """
     digests: dict[str, str] = {}
     kept: dict[str, TrainingRow] = {}
     dropped = 0
     held_out: set[str] = set()
-    sources = [(path.name, read_examples(path, taxonomy), False) for path in labelled_files(paths)]
+    files = labelled_files(validation_paths)
+    names = distinct_names([*files, *labelled_files(paths)])
+    sources = [(names[path], read_examples(path, taxonomy), True) for path in files]
+    sources += [(names[path], read_examples(path, taxonomy), False) for path in labelled_files(paths)]
     if annotations:
         resolved, resolved_digests = resolve_annotations(labelled_files(annotations), collections, taxonomy)
         sources.append(("", resolved, False))
@@ -76,7 +89,6 @@ def load_dataset(
     corrected = read_corrections(labelled_files(corrections), taxonomy)
     for path in labelled_files(corrections):
         digests[f"corrections/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    sources += [(path.name, read_examples(path, taxonomy), True) for path in labelled_files(validation_paths)]
     for name, examples, for_validation in sources:
         if name:
             digests[name] = digest_examples(examples)
@@ -98,10 +110,17 @@ def load_dataset(
     for text, row in kept.items():
         in_validation = text in held_out if validation_paths else in_share(row.document, validation_share)
         (validation if in_validation else train).append(row)
+    if validation_paths:
+        apart = without_documents(train, validation)
+        if len(apart) < len(train):
+            logger.info(
+                "%d rows left out of training: other rows of their documents are for validation", len(train) - len(apart)
+            )
+        train = apart
     if not train or not validation:
         raise InputError(
             f"expected rows for training and for validation, got {len(train)} and {len(validation)}: give more "
-            "documents (the part of an id before #), another validation share, or a validation file"
+            "documents (the part of an id before #), or a validation file (--validation)"
         )
     if pseudo:
         soft, soft_digests = read_pseudo_labels(labelled_files(pseudo), collections, taxonomy)
@@ -110,6 +129,12 @@ def load_dataset(
             soft, kept.keys(), {row.document for row in validation}, 0.0 if validation_paths else validation_share
         )
     return Dataset(tuple(train), tuple(validation), digests, dropped)
+
+
+def without_documents(rows: Sequence[TrainingRow], others: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The rows that are of no document of the others; an id without `#` names no document but its own text."""
+    documents = {row.document for row in others if row.document != row.id}
+    return [row for row in rows if row.document == row.id or row.document not in documents]
 
 
 def _pseudo_rows(

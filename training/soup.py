@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from datasets import Dataset as Table
 from torch import Tensor
 
 from models.errors import InputError
+from training.tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,12 @@ def mean_weights(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         else value
         for name, value in first.items()
     }
+
+
+def write_network(weights: Mapping[str, Tensor], work: Path) -> None:
+    """Write the weights of a network into a work folder; an exported model of other weights there is removed."""
+    (work / "bundle" / "model.onnx").unlink(missing_ok=True)
+    torch.save(dict(weights), work / "model.pt")
 
 
 def average_networks(parts: Sequence[Path], work: Path) -> Path:
@@ -64,11 +70,12 @@ def average_networks(parts: Sequence[Path], work: Path) -> Path:
     if any(not torch.equal(other[FROZEN], weights[0][FROZEN]) for other in weights[1:]):
         raise InputError("the networks have different word embeddings; average networks that were fitted from one base")
     work.mkdir(parents=True, exist_ok=True)
-    torch.save(mean_weights(weights), work / "model.pt")
+    (work / "network.json").unlink(missing_ok=True)
+    write_network(mean_weights(weights), work)
     for file in _SAME_FILES:
         (work / file).write_bytes((parts[0] / file).read_bytes())
     for name, rows in (("train", train), ("validation", validation)):
-        Table.from_list(list(rows.values())).to_parquet(str(work / f"{name}.parquet"))
+        write_table(work / f"{name}.parquet", list(rows.values()))
     told = {
         **papers[0],
         "seeds": [seed for paper in papers for seed in paper["seeds"]],
@@ -102,7 +109,7 @@ def _rows(paths: Sequence[Path]) -> dict[str, dict[str, object]]:
     """The rows of Parquet files by their text, the first of each."""
     found: dict[str, dict[str, object]] = {}
     for path in paths:
-        for row in Table.from_parquet(str(path)).to_list():
+        for row in read_table(path):
             found.setdefault(row["text"], row)
     return found
 

@@ -7,12 +7,13 @@ text itself stays in the collection (a JSONL file with `id` and `text`, gzip all
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import ExampleFormatError
+from models.errors import ExampleFormatError, TaxonomyError
 from models.example import LabelledExample, digest_examples
 from models.taxonomy import Taxonomy
 from training.jsonl import read_rows
@@ -21,51 +22,70 @@ from training.jsonl import read_rows
 def resolve_annotations(
     annotations: Sequence[Path], collections: Sequence[Path], taxonomy: Taxonomy
 ) -> tuple[list[LabelledExample], dict[str, str]]:
-    """The examples of standoff files, their texts looked up in the collections, and a digest of each file.
+    """The examples of standoff files, one a row, their texts looked up in the collections, and a digest of each file.
 
     Raises ExampleFormatError where a row breaks the format or its text is in none of the collections.
     """
-    wanted: dict[str, tuple[Path, int, dict[str, Any]]] = {}
-    for path in annotations:
-        for line, row in read_rows(path):
-            missing = {"id", "sha256", "lang", "labels"} - set(row)
-            if missing:
-                raise ExampleFormatError(f"{path}:{line}: the row lacks {', '.join(sorted(missing))}")
-            taxonomy.check_labels(row["labels"])
-            wanted[row["sha256"]] = path, line, row
-    texts = _look_up(wanted.keys(), collections)
-    by_file: dict[str, list[LabelledExample]] = {path.name: [] for path in annotations}
-    for digest, (path, line, row) in wanted.items():
-        if digest not in texts:
+    found = [
+        (path, f"{path}:{line}", row, *checked_labels(row, f"{path}:{line}", taxonomy, ("id", "sha256", "lang")))
+        for path in annotations
+        for line, row in read_rows(path)
+    ]
+    texts = _look_up({str(row["sha256"]).lower() for _path, _where, row, *_labels in found}, collections)
+    by_file: dict[Path, list[LabelledExample]] = {path: [] for path in annotations}
+    for path, where, row, labels, unsure in found:
+        text = texts.get(str(row["sha256"]).lower())
+        if text is None:
             raise ExampleFormatError(
-                f"{path}:{line}: the text of {row['id']!r} is in none of the {len(collections)} collections given"
+                f"{where}: the text of {row['id']!r} is in none of the {len(collections)} collections given"
             )
-        example = LabelledExample(
-            id=row["id"],
-            text=texts[digest],
-            labels=frozenset(row["labels"]),
-            lang=row["lang"],
-            unsure=bool(row.get("unsure", False)),
-        )
-        by_file[path.name].append(example)
+        example = LabelledExample(id=str(row["id"]), text=text, labels=labels, lang=str(row["lang"]), unsure=unsure)
+        by_file[path].append(example)
     examples = [example for part in by_file.values() for example in part]
-    return examples, {name: digest_examples(part) for name, part in by_file.items()}
+    names = distinct_names(annotations)
+    return examples, {names[path]: digest_examples(part) for path, part in by_file.items()}
 
 
 def read_corrections(paths: Sequence[Path], taxonomy: Taxonomy) -> dict[str, tuple[frozenset[str], bool]]:
     """Labels, and whether they are unsure, by the SHA-256 of the text: what takes the place of other labels of that text.
 
-    Raises ExampleFormatError where a row breaks the format, TaxonomyError where a label is unknown.
+    Raises ExampleFormatError where a row breaks the format or corrects a text otherwise than an earlier one.
     """
     found: dict[str, tuple[frozenset[str], bool]] = {}
     for path in paths:
         for line, row in read_rows(path):
-            missing = {"sha256", "labels"} - set(row)
-            if missing:
-                raise ExampleFormatError(f"{path}:{line}: the row lacks {', '.join(sorted(missing))}")
-            taxonomy.check_labels(row["labels"])
-            found[row["sha256"]] = frozenset(row["labels"]), bool(row.get("unsure", False))
+            corrected = checked_labels(row, f"{path}:{line}", taxonomy, ("sha256",))
+            if found.setdefault(str(row["sha256"]).lower(), corrected) != corrected:
+                raise ExampleFormatError(f"{path}:{line}: the text was corrected otherwise in an earlier row; settle it")
     return found
+
+
+def checked_labels(
+    row: Mapping[str, Any], where: str, taxonomy: Taxonomy, needed: Sequence[str]
+) -> tuple[frozenset[str], bool]:
+    """The labels of a standoff row, and whether its reader doubted them.
+
+    Raises ExampleFormatError, with `where` the row stands, where it lacks a field or breaks the format.
+    """
+    missing = {*needed, "labels"} - set(row)
+    if missing:
+        raise ExampleFormatError(f"{where}: the row lacks {', '.join(sorted(missing))}")
+    labels, unsure = row["labels"], row.get("unsure", False)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ExampleFormatError(f"{where}: expected labels to be a list of names")
+    if not isinstance(unsure, bool):
+        raise ExampleFormatError(f"{where}: expected unsure to be true or false, got {type(unsure).__name__}")
+    try:
+        taxonomy.check_labels(labels)
+    except TaxonomyError as error:
+        raise ExampleFormatError(f"{where}: {error}") from None
+    return frozenset(labels), unsure
+
+
+def distinct_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What to call each file: its name, with its folder's in front where another file has the same name."""
+    counts = Counter(path.name for path in paths)
+    return {path: path.name if counts[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +118,7 @@ def read_pseudo_labels(
                 raise ExampleFormatError(f"{where}: expected probabilities for {', '.join(taxonomy.label_ids)}")
             if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in found.values()):
                 raise ExampleFormatError(f"{where}: expected probabilities from 0 to 1")
-            wanted[row["sha256"]] = where, row
+            wanted[str(row["sha256"]).lower()] = where, row
     texts = _look_up(wanted.keys(), collections)
     examples = []
     for digest, (where, row) in wanted.items():

@@ -35,13 +35,15 @@ class Cell:
 class SuiteResult:
     """What a model did on one suite.
 
-    `cells` holds the values `[items]` by name; `detail` further tables for the report: lists of rows with equal keys.
+    `cells` holds the values `[items]` by name, `groups` beside them what each item was made from: items of one group, in the
+    same cell or another, are not independent. `detail` holds further tables for the report: lists of rows with equal keys.
     """
 
     name: str
     title: str
     measure: str
     cells: dict[str, FloatArray]
+    groups: dict[str, list[str]]
     detail: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def summary(self, *, seed: int = 1) -> dict[str, Cell]:

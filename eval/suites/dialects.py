@@ -53,10 +53,13 @@ def run_dialects(classifier: Classifier, *, progress: Progress = no_progress) ->
     ]
     cells = {dialect: right["spoken"][chosen].astype(np.float64) for dialect, chosen in sorted(rows.items())}
     cells["standard"] = right["standard"].astype(np.float64)
+    groups = {dialect: [items[index]["id"] for index in chosen] for dialect, chosen in rows.items()}
+    groups["standard"] = [item["id"] for item in items]
     return SuiteResult(
         name="dialects",
         title="Dialects of Arabic",
         measure="share of texts with all labels right",
         cells=cells,
+        groups=groups,
         detail={"both voices": everything, "by dialect": detail},
     )

@@ -53,6 +53,7 @@ def run_fairness(classifier: Classifier, *, progress: Progress = no_progress) ->
             texts.append(LabelledExample(f"{item['id']}/{place}", text, frozenset(item["labels"]), item["lang"]))
     scored = score(classifier, texts, progress=progress)
     cells: dict[str, list[float]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     spread: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
     moved: dict[tuple[str, str], list[FloatArray]] = defaultdict(list)
     at = 0
@@ -63,6 +64,7 @@ def run_fairness(classifier: Classifier, *, progress: Progress = no_progress) ->
         key = item["lang"], item["swap"]
         same = scored.decided[members] == scored.decided[members][0]
         cells[f"{key[0]} {key[1]}"].append(float(same.all(axis=0).mean()))
+        groups[f"{key[0]} {key[1]}"].append(item["id"])
         by_name = scored.probabilities[members] - np.median(scored.probabilities[members], axis=0)
         by_control = scored.probabilities[days] - np.median(scored.probabilities[days], axis=0)
         majority = scored.decided[members].mean(axis=0) >= 0.5
@@ -74,6 +76,7 @@ def run_fairness(classifier: Classifier, *, progress: Progress = no_progress) ->
         title="Fairness",
         measure="share of decisions that no swap of names changes",
         cells={name: np.array(values) for name, values in cells.items()},
+        groups=groups,
         detail={"movement": _movement(spread), "members that lean": _leaning(moved, names, scored)},
     )
 

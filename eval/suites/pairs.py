@@ -41,9 +41,12 @@ def run_pairs(classifier: Classifier, *, progress: Progress = no_progress) -> Su
     without_right = ~scored.decided[2 * rows + 1, columns]
     right = with_right & without_right
     cells: dict[str, list[float]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     rules: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
-        cells[f"{pair['lang']} {pair['label']}"].append(float(right[index]))
+        cell = f"{pair['lang']} {pair['label']}"
+        cells[cell].append(float(right[index]))
+        groups[cell].append(pair["id"])
         rules[pair["label"], pair["rule"]].append(index)
     detail = [
         {
@@ -61,5 +64,6 @@ def run_pairs(classifier: Classifier, *, progress: Progress = no_progress) -> Su
         title="Minimal pairs",
         measure="share of pairs with both sides right",
         cells={name: np.array(values) for name, values in cells.items()},
+        groups=groups,
         detail={"by rule": detail},
     )

@@ -65,5 +65,6 @@ def run_robustness(classifier: Classifier, *, progress: Progress = no_progress) 
         title="Robustness",
         measure="share of decisions that stay",
         cells={f"{language} {kind}": stayed[chosen] for (language, kind), chosen in sorted(rows.items())},
+        groups={f"{language} {kind}": [items[i][1].id for i in chosen] for (language, kind), chosen in rows.items()},
         detail={"by disturbance": detail},
     )

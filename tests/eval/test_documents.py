@@ -5,12 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from eval.documents import Article, _figures, _pointed, evaluate_documents, read_articles
-from models.classifier import Classifier
+from eval.documents import (
+    CONTROL_DRAWS,
+    Article,
+    ScoredArticles,
+    _faithfulness,
+    _figures,
+    _pointed,
+    evaluate_documents,
+    read_articles,
+    score_articles,
+)
+from eval.page import render_page
+from eval.run import evaluate
+from eval.scoring import no_progress
+from eval.tables import print_report
+from models.classifier import Classifier, TextItem
 from models.errors import ExampleFormatError
 from models.example import LabelledExample
-from models.prediction import Evidence, Prediction
+from models.prediction import Evidence, LabelPrediction, Prediction
 from models.taxonomy import Taxonomy
 from tests.conftest import TEXTS
 
@@ -54,6 +69,34 @@ def test_missing_and_empty_files_are_told(tmp_path: Path, taxonomy: Taxonomy) ->
         read_articles(write(tmp_path / "empty.jsonl"), taxonomy)
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path, taxonomy: Taxonomy, separator: str) -> None:
+    row = article([]) | {"sentences": [{"text": f"Rain{separator}again", "labels": []}]}
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(row, ensure_ascii=False).encode() + b"\r\n")
+    [found] = read_articles(path, taxonomy)
+    assert found.text() == f"Rain{separator}again"
+
+
+def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    path = write(tmp_path / "d.jsonl", article([]))
+    path.write_bytes(path.read_bytes() + '{"id": "é"}\n'.encode("latin-1"))
+    with pytest.raises(ExampleFormatError, match=r"d.jsonl:2: expected UTF-8, byte 8 of the line"):
+        read_articles(path, taxonomy)
+
+
+def test_an_id_used_twice_is_told_with_both_lines(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    with pytest.raises(ExampleFormatError, match=r"d.jsonl:3: id 'a' was used in line 1 already"):
+        read_articles(write(tmp_path / "d.jsonl", article([]), article([], identity="b"), article([])), taxonomy)
+
+
+def test_an_article_whose_id_holds_a_number_sign_keeps_its_sentences(tiny: Classifier, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", article(["displacement"], [], identity="x#1"), article(["displacement"], identity="x"))
+    scored = score_articles(tiny, read_articles(path, tiny.bundle.taxonomy))
+    assert scored.article_of_sentence.tolist() == ["x#1", "x#1", "x"]
+    assert evaluate_documents(tiny, path).sentence_f1["displacement"].support == 2
+
+
 def test_evidence_points_at_the_sentences_it_covers_for_the_most_part() -> None:
     sentences = tuple(
         LabelledExample(f"a#{i}", text, frozenset()) for i, text in enumerate(("0123456789", "abcdefghij", "xyz"))
@@ -91,3 +134,63 @@ def test_articles_are_scored_whole_by_sentence_and_by_deletion(tiny: Classifier,
     assert faith.cases + faith.emptied > 0
     if faith.cases:  # taking the best sentences out can only lower a maximum
         assert faith.drop_without_evidence >= faith.drop_without_others >= 0
+
+
+def test_table_and_page_tell_what_was_not_compared(tiny: Classifier, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", article(["displacement"], []))
+    texts = write(tmp_path / "t.jsonl", {"text": TEXTS[0], "labels": ["displacement"]})
+    evaluation = evaluate(tiny, texts, documents=path)
+    faith = evaluation.report.documents.faithfulness
+    console = Console(width=120, record=True)
+    print_report(evaluation.report, console)
+    told = f"{faith.emptied} with fewer other sentences, {faith.unplaced} whose evidence covers no sentence"
+    assert told in " ".join(console.export_text().split())
+    assert f"{faith.unplaced} whose evidence covers no sentence for the most part" in render_page(evaluation)
+
+
+class Finder:
+    """A classifier of one label, which rests on every sentence with an asterisk; it remembers what it was asked."""
+
+    labels = ("l",)
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def classify(self, items: list[TextItem], **_options: object) -> list[Prediction]:
+        [item] = items
+        self.asked.append(item.text)
+        found = (
+            LabelPrediction(probability=0.9, decision="yes")
+            if "*" in item.text
+            else LabelPrediction(probability=0.1, decision="no")
+        )
+        return [Prediction(id=item.id, language="en", labels={"l": found})]
+
+
+def test_as_many_other_sentences_are_taken_out_as_the_evidence_has_or_nothing_is_compared() -> None:
+    def scored(*articles: str) -> ScoredArticles:
+        whole = [
+            Article(
+                text, "en", "", tuple(LabelledExample(f"{text}#{i}", part, frozenset()) for i, part in enumerate(text.split()))
+            )
+            for text in articles
+        ]
+        found = LabelPrediction(probability=0.9, decision="yes")
+        return ScoredArticles(
+            articles=tuple(whole),
+            answers=tuple(Prediction(id=one.id, language="en", labels={"l": found}) for one in whole),
+            wanted=np.ones((len(whole), 1), dtype=bool),
+            decided=np.ones((len(whole), 1), dtype=bool),
+            carried=(),
+            pointed=tuple(np.array([["*" in sentence.text] for sentence in one.sentences]) for one in whole),
+            sentences=None,
+        )
+
+    finder = Finder()
+    found = _faithfulness(finder, scored("a* b* c d e", "a* b* c d", "a* b* c", "a* b*", "a b"), seed=1, progress=no_progress)
+    assert (found.cases, found.emptied, found.unplaced) == (2, 2, 1)
+    assert found.drop_without_evidence == pytest.approx(0.8)
+    assert found.drop_without_others == 0.0
+    five, four = finder.asked[: 1 + CONTROL_DRAWS], finder.asked[1 + CONTROL_DRAWS :]
+    assert {len(text.split()) for text in five} == {3}
+    assert four == ["c d", *["a* b*"] * CONTROL_DRAWS]

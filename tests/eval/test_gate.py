@@ -10,17 +10,21 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from rich.console import Console
 from typer.testing import CliRunner
 
 from eval.cli import app
 from eval.compare import compare, differences
-from eval.gate import Check, gate, judge
+from eval.documents import read_articles
+from eval.gate import CHANCE, Check, GateResult, _f1_check, _suite_checks, gate, judge
 from eval.metrics import precision_recall_f1
 from eval.scoring import Scored
+from eval.suites import SuiteResult
+from eval.tables import print_gate
 from models.bundle import MODEL_FILES, hash_file, read_manifest, released_bundle_path, write_manifest
 from models.classifier import Classifier
 from models.errors import InputError
-from models.example import LabelledExample
+from models.example import LabelledExample, digest_examples
 
 runner = CliRunner()
 LABELLED = Path(__file__).parents[2] / "eval" / "suites" / "passages.jsonl"
@@ -109,15 +113,59 @@ def test_a_worse_bundle_is_refused_and_cannot_be_released(tmp_path: Path, file: 
     assert not (tmp_path / "released" / "rasid-worse").exists()
 
 
+@pytest.fixture(scope="module")
+def articles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Articles of four English passages each."""
+    path = tmp_path_factory.mktemp("articles") / "articles.jsonl"
+    passages = [row for row in map(json.loads, LABELLED.read_text(encoding="utf-8").splitlines()) if row["lang"] == "en"]
+    rows = [{"id": f"a#{start}", "lang": "en", "sentences": passages[start::30]} for start in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def few_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("few") / "few.jsonl"
+    path.write_text("".join(LABELLED.read_text(encoding="utf-8").splitlines(keepends=True)[::8]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("threshold", "value", "failing"),
+    [
+        ("document_threshold", 0.99, "articles: article macro F1"),
+        ("evidence_threshold", 0.001, "articles: evidence macro F1"),
+    ],
+)
+def test_a_bundle_that_is_worse_on_whole_articles_alone_is_refused(
+    tmp_path: Path, released: Classifier, articles: Path, few_texts: Path, threshold: str, value: float, failing: str
+) -> None:
+    def change(content: bytes) -> bytes:
+        rules = json.loads(content)
+        for by_label in rules["rules"].values():
+            for rule in by_label.values():
+                rule[threshold] = value
+        return json.dumps(rules).encode()
+
+    candidate = Classifier.load(altered(tmp_path / "worse", decision=change), require_seal=False)
+    result = gate(candidate, released, few_texts, documents=articles, suites=False)
+    assert not result.passed
+    assert [check.name for check in result.checks if check.kind == "headline" and check.verdict == "worse"] == [failing]
+    sentences = [one for article in read_articles(articles, released.bundle.taxonomy) for one in article.sentences]
+    assert (result.documents, result.documents_digest) == ("articles.jsonl", digest_examples(sentences))
+    [sentence] = [check for check in result.checks if check.name == "articles: sentence macro F1"]
+    assert sentence.items == 30
+    assert sentence.loss == 0
+
+
 def test_a_suite_refuses_what_a_labelled_file_does_not_show(tiny_bundle: Path, tiny: Classifier, monkeypatch) -> None:
     import eval.gate
-    from eval.suites import SuiteResult
 
     values = iter([np.ones(40), np.concatenate([np.ones(25), np.zeros(15)])])  # the candidate is measured first
 
     def run_suite(classifier: Classifier, **_options: object) -> SuiteResult:
         found = next(values)
-        return SuiteResult("typos", "Typos", "right", {"en": found[::-1]})
+        return SuiteResult("typos", "Typos", "right", {"en": found[::-1]}, {"en": [str(i) for i in range(40)]})
 
     monkeypatch.setattr(eval.gate, "SUITES", (run_suite,))
     assert gate(tiny, tiny, LABELLED).passed  # here the released one is the worse
@@ -129,6 +177,17 @@ def test_a_suite_refuses_what_a_labelled_file_does_not_show(tiny_bundle: Path, t
 def test_a_first_bundle_must_beat_constant_answers(tiny: Classifier, released: Classifier) -> None:
     assert gate(released, None, LABELLED, suites=False).passed
     assert not gate(tiny, None, LABELLED, suites=False).passed
+
+
+def test_a_first_bundle_is_not_asked_what_no_check_uses(tiny: Classifier, few_texts: Path, articles: Path, monkeypatch) -> None:
+    import eval.gate
+
+    def run_suite(classifier: Classifier, **_options: object) -> SuiteResult:
+        raise AssertionError
+
+    monkeypatch.setattr(eval.gate, "SUITES", (run_suite,))
+    result = gate(tiny, None, few_texts, documents=articles)
+    assert (result.suites, result.documents, result.documents_digest) == (False, None, None)
 
 
 def test_files_that_cannot_judge_are_refused(tiny: Classifier, tmp_path: Path) -> None:
@@ -152,6 +211,56 @@ def test_a_loss_within_the_margin_or_within_chance_is_forgiven() -> None:
         Check("detail", "rare", 3, 0.9, 0.0, chance=1.0, verdict="too few"),
     ]
     assert [check.name for check in judge(checks, 0.02) if check.verdict == "worse"] == ["worse", "collapse"]
+
+
+def test_items_that_depend_on_each_other_do_not_raise_false_alarms(monkeypatch) -> None:
+    """Two models equally good, each right on all items of a group or on none: chance must be exceeded in about 5 %."""
+    import eval.gate
+
+    monkeypatch.setattr(eval.gate, "_SAMPLES", 400)
+    generator = np.random.default_rng(8)
+    groups, items = 60, 8
+    names = [str(i) for i in range(groups)]
+    of_item = np.repeat(names, items)
+    alarms = {"grouped suite": 0, "suite": 0, "grouped F1": 0, "F1": 0}
+    for _ in range(100):
+        right = generator.random((2, groups)) < 0.8
+
+        def suite(values: np.ndarray, *, grouped: bool) -> SuiteResult:
+            cells = {str(i): values.astype(float) for i in range(items)}
+            return SuiteResult("s", "S", "right", cells, {c: names if grouped else [f"{n}/{c}" for n in names] for c in cells})
+
+        wanted = np.repeat(generator.random(groups) < 0.5, items)[:, None]
+        decided = [wanted == np.repeat(one, items)[:, None] for one in right]
+        for key, grouped in (("grouped ", True), ("", False)):
+            whole, *_ = _suite_checks(*((suite(one, grouped=grouped),) for one in right))
+            f1 = _f1_check("headline", "f1", of_item if grouped else np.arange(len(of_item)).astype(str), wanted, *decided)
+            alarms[f"{key}suite"] += whole.chance <= CHANCE
+            alarms[f"{key}F1"] += f1.chance <= CHANCE
+            assert whole.items == (groups if grouped else groups * items)
+    assert max(alarms["grouped suite"], alarms["grouped F1"]) <= 10
+    assert min(alarms["suite"], alarms["F1"]) >= 20
+
+
+def test_texts_of_one_document_count_as_one(tiny: Classifier, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"id": f"d{i // 5}#{i}", "text": f"They fled {i}", "labels": ["displacement"]} for i in range(45)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checks = {check.name: check for check in gate(tiny, tiny, path, suites=False).checks}
+    assert (checks["all: displacement"].items, checks["all: displacement"].verdict) == (9, "too few")
+    assert checks["decided and right"].items == 9
+
+
+def test_what_the_table_leaves_out_is_told_by_verdict() -> None:
+    checks = (
+        Check("headline", "whole", 100, 0.9, 0.9, chance=1.0),
+        *[Check("detail", str(i), 50, 0.9, 0.9, chance=1.0) for i in range(3)],
+        *[Check("detail", f"rare {i}", 3, 0.9, 0.9, chance=1.0, verdict="too few") for i in range(2)],
+    )
+    result = GateResult("c" * 64, "a" * 64, "d.jsonl", "0", None, None, 0.02, suites=False, checks=checks)
+    console = Console(width=110, record=True)
+    print_gate(result, console)
+    assert "0 of 6 checks failed; not shown: 3 passed, 2 too few" in console.export_text()
 
 
 def scored(wanted: np.ndarray, decided: np.ndarray) -> Scored:

@@ -165,6 +165,9 @@ def test_a_model_that_knows_the_answers_is_right_everywhere(tiny: Classifier) ->
         result = run(Oracle(tiny))
         assert {float(values.mean()) for values in result.cells.values()} == {1.0}, result.name
         assert all(cell.interval == (1.0, 1.0) for cell in result.summary().values())
+        assert {name: len(made_from) for name, made_from in result.groups.items()} == {
+            n: len(v) for n, v in result.cells.items()
+        }
         json.dumps(result.as_json())
 
 
@@ -175,10 +178,12 @@ def test_each_suite_finds_its_fault(tiny: Classifier) -> None:
     assert {row["false alarms"] for row in pairs.detail["by rule"] if row["label"] == "displacement"} == {0.0}
 
     robust = run_robustness(Oracle(tiny, re.compile(r"/typos ")))
+    assert robust.groups["en typos"] == robust.groups["en emoji"]
     assert robust.cells["en typos"].max() == 0.0
     assert robust.cells["en emoji"].min() == 1.0
 
     dialects = run_dialects(Oracle(tiny, re.compile(r"^dia-iraqi")))
+    assert set(dialects.groups["iraqi"]) < set(dialects.groups["standard"])
     assert dialects.cells["iraqi"].max() == 0.0
     assert dialects.cells["egyptian"].min() == 1.0
 

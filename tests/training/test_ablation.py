@@ -12,10 +12,12 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from tests.conftest import tiny_bert, tiny_tokenizer_json
+from training.ablation.heads import HiddenLayer, LabelAttention, MeanAndMax
 from training.ablation.pretrain import pretrain
 from training.ablation.run import Outcome, summarise
 from training.ablation.variants import VARIANTS, asymmetric
 from training.cli import app
+from training.encoder import PassageEncoder
 from training.rows import TrainingRow
 
 runner = CliRunner()
@@ -43,10 +45,44 @@ def test_variants_take_the_rows_they_say() -> None:
     assert [r.id for r in taken["baseline"]] == [r.id for r in VARIANTS["baseline"].rows(rows, 8)]
 
 
+@pytest.mark.parametrize("network", [MeanAndMax, LabelAttention, HiddenLayer])
+def test_heads_do_not_see_padding(network: type[PassageEncoder]) -> None:
+    torch.manual_seed(0)
+    model = network(tiny_bert(50, layers=1), 3).eval()
+    if isinstance(model, LabelAttention):
+        torch.nn.init.normal_(model.query.weight)
+    short = torch.tensor([[5, 6, 7]])
+    batch, mask = torch.tensor([[5, 6, 7, 1, 1], [9, 8, 7, 6, 5]]), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    with torch.no_grad():
+        assert torch.allclose(model(batch, mask)[0], model(short, torch.ones_like(short))[0], atol=1e-5)
+
+
+def test_label_attention_starts_as_the_mean() -> None:
+    model = LabelAttention(tiny_bert(50, layers=1), 3).eval()
+    ids, mask = torch.tensor([[5, 6, 7, 1]]), torch.tensor([[1, 1, 1, 0]])
+    with torch.no_grad():
+        hidden = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        assert torch.allclose(model.classify(hidden, mask), PassageEncoder.classify(model, hidden, mask), atol=1e-6)
+        model.query.weight[0] += 3 * (hidden[0, 0] - hidden[0, 1])
+        changed = (model.classify(hidden, mask) - PassageEncoder.classify(model, hidden, mask)).abs()[0]
+    assert changed[0] > 1e-4
+    assert changed[1:].max() < 1e-6
+
+
+def test_the_largest_values_pass_the_mean_by() -> None:
+    model = MeanAndMax(tiny_bert(50, layers=1), 1).eval()
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.weight[0, 32:] = 1.0
+        hidden = torch.zeros(1, 4, 32)
+        hidden[0, 1, 3], hidden[0, 2, 3], hidden[0, 3] = 5.0, -5.0, 100.0
+        assert model.classify(hidden, torch.tensor([[1, 1, 1, 0]])).item() == pytest.approx(5.0)
+
+
 def test_a_summary_compares_with_the_baseline() -> None:
     def outcome(variant: str, seed: int, f1: float) -> Outcome:
         return Outcome(
-            variant=variant, seed=seed, sample=8, rows=8, epochs=1, average_precision=0.5, macro_f1=f1,
+            variant=variant, seed=seed, recipe="", sample=8, rows=8, epochs=1, average_precision=0.5, macro_f1=f1,
             validation_average_precision=0.5, validation_macro_f1=0.5, pairs_right=0.5,
         )  # fmt: skip
 
@@ -72,17 +108,41 @@ def test_pretraining_learns_to_guess_hidden_pieces() -> None:
     assert torch.equal(before, encoder.get_input_embeddings().weight)
 
 
-def test_command_runs_what_is_missing_and_prints_a_table(base: Path, work: Path, labelled: Path, tmp_path: Path) -> None:
-    out = tmp_path / "outcomes.jsonl"
-    asked = ["ablate", "--work", str(work), "--data", str(labelled), "--out", str(out), "--base", str(base), "--rows", "100",
-             "--epochs", "1", "--variant", "baseline", "--variant", "no-pairs", "--quiet"]  # fmt: skip
-    done = runner.invoke(app, asked)
+@pytest.fixture
+def measured(labelled: Path, tmp_path: Path) -> Path:
+    """Passages like the labelled ones, of other documents."""
+    path = tmp_path / "measured.jsonl"
+    rows = [json.loads(line) for line in labelled.read_text(encoding="utf-8").splitlines()[:120]]
+    path.write_text(
+        "".join(json.dumps({**one, "id": f"new{i}#0", "text": one["text"] + " anew"}) + "\n" for i, one in enumerate(rows)),
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_command_runs_what_is_missing_and_prints_a_table(
+    base: Path, work: Path, labelled: Path, measured: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "outcomes"
+    asked = ["ablate", "--work", str(work), "--out", str(out), "--base", str(base), "--rows", "100",
+             "--epochs", "1", "--variant", "baseline", "--variant", "label-attention", "--quiet"]  # fmt: skip
+    done = runner.invoke(app, [*asked, "--data", str(measured)])
     assert done.exit_code == 0, done.output
-    assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "no-pairs"]
+    assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "label-attention"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     written = out.read_bytes()
-    again = runner.invoke(app, [*asked, "--json"])
-    assert [summary["variant"] for summary in json.loads(again.output)] == ["baseline", "no-pairs"]
+    again = runner.invoke(app, [*asked, "--data", str(measured), "--json"])
+    assert [summary["variant"] for summary in json.loads(again.stdout)] == ["baseline", "label-attention"]
     assert out.read_bytes() == written
-    wrong = runner.invoke(app, [*asked, "--variant", "magic"])
-    assert wrong.exit_code == 2
-    assert "no variant magic" in wrong.output
+    for more, told in (
+        (["--data", str(measured), "--variant", "magic"], "no variant magic"),
+        (["--data", str(labelled)], "expected passages that were not trained on, "),
+        (["--data", str(measured), "--variant", "pseudo"], "needs pseudo-labels"),
+    ):
+        wrong = runner.invoke(app, [*asked, *more])
+        assert (wrong.exit_code, told in " ".join(wrong.output.split())) == (2, True), wrong.output
+    lines = measured.read_text(encoding="utf-8").splitlines(keepends=True)
+    measured.write_text("".join(lines[:100]), encoding="utf-8")
+    other = runner.invoke(app, [*asked, "--data", str(measured)])
+    assert other.exit_code == 0, other.output
+    assert len(out.read_text().splitlines()) == 4

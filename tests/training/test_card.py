@@ -53,5 +53,5 @@ def test_a_card_tells_the_networks_whose_weights_were_averaged(tiny: Classifier,
     averaged = [{**part, "name": "first", "noise": {"spelling": 0.2}}, {**part, "name": "second", "noise": None, "train": 80}]
     told = manifest.model_copy(update={"training": {**manifest.training, "averaged": averaged}})
     card = model_card(told, taxonomy, report, size_bytes=1)
-    assert "- `first`: 120 passages of 2 files; epochs 2, seed 1, noise spelling 0.2\n" in card
-    assert "- `second`: 80 passages of 2 files; epochs 2, seed 1\n" in card
+    assert "- `first`: 120 passages of 2 files; seeds 1; epochs 2, noise spelling 0.2\n" in card
+    assert "- `second`: 80 passages of 2 files; seeds 1; epochs 2\n" in card

@@ -43,6 +43,42 @@ def test_one_community_becomes_the_same_other_one_wherever_it_stands() -> None:
             assert (article.lower() == "an") == (name[0] in "AEIOU")
 
 
+def test_all_forms_of_a_community_become_one_other_community() -> None:
+    text = "Gunmen killed Shi'ites in a Shiite village; Sunnis of the Sunni quarter hid them, and so did Hazaras."
+    stems = {"Sunni", "Shi", "Alawi", "Christian", "Yazidi", "Kur", "Jew", "Muslim", "Hindu", "Sikh", "Ismaili", "Assyrian"}
+    for seed in range(200):
+        swapped = swap_communities(text, "en", random.Random(seed))
+        found = re.fullmatch(
+            r"Gunmen killed (\w+) in an? (\w+) village; (\w+) of the (\w+) quarter hid them, and so did (\w+)\.", swapped
+        )
+        assert found is not None
+        first, again, second, second_again, third = (
+            next(stem for stem in stems if word.startswith(stem)) for word in found.groups()
+        )
+        assert first == again != "Shi"
+        assert second == second_again != "Sunni"
+        assert len({first, second, third}) == 3
+
+
+def test_a_text_that_names_more_communities_than_there_are_others_stays() -> None:
+    names = [
+        "الشيعية",
+        "السنية",
+        "الدرزية",
+        "المسيحية",
+        "الإيزيدية",
+        "اليهودية",
+        "العلوية",
+        "الكردية",
+        "المسلمة",
+        "القبطية",
+        "الهندوسية",
+    ]
+    few, all_of_them = (" ثم ".join(f"القرية {name}" for name in chosen) for chosen in (names[:3], names))
+    assert all(swap_communities(few, "ar", random.Random(seed)) != few for seed in range(20))
+    assert all(swap_communities(all_of_them, "ar", random.Random(seed)) == all_of_them for seed in range(20))
+
+
 @pytest.mark.parametrize(
     ("text", "pattern"),
     [

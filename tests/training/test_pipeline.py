@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from models.classifier import Classifier
 from models.errors import InputError
 from training.base import BaseEncoderError, load_base
 from training.cli import app
-from training.finetune import FineTuneSettings, bfloat16_is_faster, fine_tune, macro_f1
+from training.encoder import PassageEncoder
+from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, macro_f1
 from training.parity import Parity
 from training.pipeline import check_parity, judged_rows, load_network, read_rows
 from training.rows import TrainingRow
@@ -208,26 +210,37 @@ def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_
     assert release(report, changed(gate, against=bundle.manifest.model_hash)).exit_code == 2  # never overwritten
 
 
-def test_training_stopped_half_way_ends_where_it_would_have_ended(base: Path, tiny_tokenizer, tmp_path: Path) -> None:
-    rows = [
-        TrainingRow(f"d{i}#0", f"d{i}", "s", "en", f"{'zz' if i % 2 else 'qq'} village {i}", (i % 2, 0, 1, 0), i % 5 == 0)
-        for i in range(40)
-    ]
-    settings = FineTuneSettings(epochs=2, batch_size=4, checkpoint_every_steps=3, precision="float32", max_tokens=48)
+ROWS = [
+    TrainingRow(f"d{i}#0", f"d{i}", "s", "en", f"{'zz' if i % 2 else 'qq'} village {i}", (i % 2, 0, 1, 0), i % 5 == 0)
+    for i in range(40)
+]
+
+
+def fresh_network(base: Path, seed: int = 0) -> PassageEncoder:
+    torch.manual_seed(seed)
+    return PassageEncoder(load_base(str(base)).model, 4, dropout=0.1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_training_stopped_half_way_ends_where_it_would_have_ended(
+    base: Path, tiny_tokenizer, tmp_path: Path, precision: str
+) -> None:
+    rows = ROWS
+    settings = FineTuneSettings(epochs=2, batch_size=4, checkpoint_every_steps=3, precision=precision, max_tokens=48)
 
     def model():
-        from training.encoder import PassageEncoder
-
-        torch.manual_seed(0)
-        return PassageEncoder(load_base(str(base)).model, 4, dropout=0.1)
+        return fresh_network(base)
 
     def train(network, folder: Path):
         return fine_tune(
             network, tiny_tokenizer, rows[:32], rows[32:], settings, checkpoint_directory=folder, show_progress=False
         )
 
-    whole = model()
-    history = train(whole, tmp_path / "whole")
+    answers = iter([True, False])  # the processor is measured again, and otherwise, when the run goes on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.finetune.bfloat16_is_faster", lambda: True)
+        whole = model()
+        history = train(whole, tmp_path / "whole")
     broken = model()
     calls = 0
     original = torch.optim.AdamW.step
@@ -240,25 +253,106 @@ def test_training_stopped_half_way_ends_where_it_would_have_ended(base: Path, ti
         return original(self, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", failing)
-        with pytest.raises(KeyboardInterrupt):
-            train(broken, tmp_path / "broken")
-    again = model()
-    resumed = train(again, tmp_path / "broken")
+        patch.setattr("training.finetune.bfloat16_is_faster", lambda: next(answers))
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(torch.optim.AdamW, "step", failing)
+            with pytest.raises(KeyboardInterrupt):
+                train(broken, tmp_path / "broken")
+        again = model()
+        resumed = train(again, tmp_path / "broken")
     assert [r.validation_loss for r in resumed] == pytest.approx([r.validation_loss for r in history], abs=1e-5)
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
-    with pytest.raises(InputError, match="other settings or rows"):
-        fine_tune(
-            model(), tiny_tokenizer, rows[:30], rows[32:], settings,
-            checkpoint_directory=tmp_path / "broken", show_progress=False,
-        )  # fmt: skip
+
+
+def test_a_checkpoint_of_other_texts_rows_or_weights_is_refused(base: Path, tiny_tokenizer, tmp_path: Path) -> None:
+    settings = FineTuneSettings(epochs=1, batch_size=4, precision="float32", max_tokens=48)
+
+    def train(train=ROWS[:32], validation=ROWS[32:], seed: int = 0):
+        network = fresh_network(base, seed)
+        return fine_tune(
+            network, tiny_tokenizer, train, validation, settings, checkpoint_directory=tmp_path, show_progress=False
+        )
+
+    assert train() == train()
+    edited = [replace(ROWS[0], text="another text"), *ROWS[1:32]]
+    for changed in ({"train": ROWS[:30]}, {"train": edited}, {"validation": ROWS[33:]}, {"seed": 1}):
+        with pytest.raises(InputError, match="other settings or rows"):
+            train(**changed)
+
+
+def test_a_run_stopped_in_validation_validates_when_it_goes_on(base: Path, tiny_tokenizer, tmp_path: Path) -> None:
+    settings = FineTuneSettings(epochs=1, batch_size=4, checkpoint_every_steps=4, precision="float32", max_tokens=48)
+
+    def train():
+        return fine_tune(
+            fresh_network(base),
+            tiny_tokenizer,
+            ROWS[:32],
+            ROWS[32:],
+            settings,
+            checkpoint_directory=tmp_path,
+            show_progress=False,
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.finetune.predict_logits", lambda *_args, **_more: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    assert [result.epoch for result in train()] == [1]
+
+
+def test_stages_of_other_rows_or_weights_are_not_put_together(base: Path, labelled: Path, work: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(work, folder)
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(labelled.read_text(encoding="utf-8").splitlines(keepends=True)[:200]), encoding="utf-8")
+    fit = ["fit", "--work", str(folder), "--base", str(base), "--epochs", "3", "--learning-rate", "0.003", "--quiet"]
+    assert runner.invoke(app, [*fit, "--data", str(fewer)]).exit_code == 2
+    done = runner.invoke(app, ["calibrate", "--work", str(folder)])
+    assert (done.exit_code, "run rasid-train fit" in " ".join(done.output.split())) == (2, True)
+    assert runner.invoke(app, [*fit, "--data", str(labelled)]).exit_code == 0
+    done = runner.invoke(app, ["calibrate", "--work", str(folder)])
+    assert (done.exit_code, "run rasid-train export" in " ".join(done.output.split())) == (2, True)
+
+
+def test_reading_rows_leaves_no_copy_of_their_texts(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    assert len(read_rows(work / "train.parquet")) > 100
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_macro_f1_of_a_perfect_answer_is_one() -> None:
     wanted = np.array([[1, 0], [0, 1]], np.float32)
     assert macro_f1(wanted * 2 - 1, wanted) == 1.0
     assert macro_f1(1 - wanted * 2, wanted) == 0.0
+
+
+def test_average_precision_counts_the_labels_that_are_there() -> None:
+    wanted = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], np.float32)
+    logits = np.array([[4, 9], [3, 9], [2, 9], [1, 9]], np.float32)
+    assert average_precision(logits, wanted) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(logits, wanted * 0) == 0.0
+
+
+@pytest.mark.parametrize(("by", "kept"), [("average_precision", 1), ("macro_f1", 0)])
+def test_the_epoch_is_chosen_by_the_figure_asked_for(base: Path, tiny_tokenizer, tmp_path: Path, by: str, kept: int) -> None:
+    settings = FineTuneSettings(epochs=2, batch_size=4, precision="float32", max_tokens=48, epoch_by=by)
+    saved = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.finetune.average_precision", lambda *_: 0.5 + 0.1 * len(saved))
+        patch.setattr("training.finetune.macro_f1", lambda *_: 0.5 - 0.1 * len(saved))
+        patch.setattr(
+            "training.finetune._save",
+            lambda _path, _state, _model, _o, _s, average: saved.append(
+                {name: value.clone() for name, value in average.items()}
+            ),
+        )
+        network = fresh_network(base)
+        fine_tune(network, tiny_tokenizer, ROWS[:32], ROWS[32:], settings, checkpoint_directory=tmp_path, show_progress=False)
+    weights = dict(network.named_parameters())
+    assert all(torch.equal(weights[name], value) for name, value in saved[kept].items())
+    assert not torch.equal(weights["head.weight"], saved[1 - kept]["head.weight"])
 
 
 def test_the_precision_of_this_processor_can_be_measured() -> None:

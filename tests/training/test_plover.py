@@ -65,14 +65,14 @@ def test_the_split_is_stratified_disjoint_and_follows_the_seed(data: Path) -> No
 def test_bad_rows_are_told_with_file_and_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "matconf.en.jsonl"
     path.write_text('{"id": 1, "lang": "en", "text": "t", "label": 1}\n' + line + "\n")
-    with pytest.raises(ExampleFormatError, match=r"matconf.en.jsonl:2: expected a JSON object with id, lang, text and label"):
+    with pytest.raises(ExampleFormatError, match=r"matconf.en.jsonl:2: expected a JSON object"):
         read_task(path, TAXONOMY)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["plover", "--data", str(tmp_path), "--work", str(tmp_path / "work")])
     assert done.exit_code == 2
-    assert "expected a file of the yardstick" in done.output.replace("\n", " ")
+    assert "expected a JSONL file, found none" in done.output.replace("\n", " ")
 
 
 def test_every_task_language_and_seed_is_run_once_and_compared(base: str, data: Path, tmp_path: Path, monkeypatch) -> None:

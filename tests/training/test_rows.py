@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import ExampleFormatError, InputError, TaxonomyError
+from models.errors import ExampleFormatError, InputError
 from training.rows import in_share, load_dataset
 from training.standoff import resolve_annotations, text_digest
 
@@ -57,8 +57,11 @@ def test_corrections_take_the_place_of_the_labels_of_the_same_text(tmp_path: Pat
     assert (kept["He said so."].targets, kept["He said so."].unsure) == ((0, 0, 1, 0), True)
     assert (kept["They fled."].targets, kept["They fled."].unsure) == ((0, 0, 0, 0), False)
     assert "corrections/again.jsonl" in dataset.digests
-    with pytest.raises(TaxonomyError):
+    with pytest.raises(ExampleFormatError, match=r"again\.jsonl:1: unknown label 'other'"):
         load_dataset([data], taxonomy, corrections=[write(file, [{"sha256": "0", "labels": ["other"]}])])
+    twice = [{"sha256": "AB", "labels": []}, {"sha256": "ab", "labels": []}, {"sha256": "ab", "labels": ["displacement"]}]
+    with pytest.raises(ExampleFormatError, match=r"again\.jsonl:3: the text was corrected otherwise"):
+        load_dataset([data], taxonomy, corrections=[write(file, twice)])
     with pytest.raises(ExampleFormatError, match="lacks labels"):
         load_dataset([data], taxonomy, corrections=[write(file, [{"sha256": "0"}])])
 
@@ -68,6 +71,24 @@ def test_validation_rows_can_be_given(tmp_path: Path, taxonomy) -> None:
     validation = write(tmp_path / "v.jsonl", [row(i) for i in range(20, 24)])
     dataset = load_dataset([train], taxonomy, validation_paths=[validation])
     assert (len(dataset.train), len(dataset.validation)) == (9, 4)
+
+
+def test_nothing_of_given_validation_files_is_trained_on(tmp_path: Path, taxonomy) -> None:
+    rows = [row(i) for i in range(6)] + [row(50, "told twice"), row(51, document=20), {"id": "7", "text": "a", "labels": []}]
+    train = write(tmp_path / "a.jsonl", rows)
+    judged = [row(20), row(21), row(22, "told twice"), {"id": "7", "text": "another text of that name", "labels": []}]
+    dataset = load_dataset([train], taxonomy, validation_paths=[write(tmp_path / "v.jsonl", judged)])
+    assert {r.id for r in dataset.validation} == {"d20#20", "d21#21", "d22#22", "7"}
+    assert {r.text for r in dataset.train} == {*(f"text number {i}" for i in range(6)), "a"}
+
+
+def test_files_of_one_name_keep_their_digests_apart(tmp_path: Path, taxonomy) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "a.jsonl", [row(i, f"{folder} {i}") for i in range(40)])
+    dataset = load_dataset([tmp_path / "one", tmp_path / "two"], taxonomy)
+    assert list(dataset.digests) == ["one/a.jsonl", "two/a.jsonl"]
+    assert len(set(dataset.digests.values())) == 2
 
 
 def test_an_empty_part_is_told(tmp_path: Path, taxonomy) -> None:
@@ -105,14 +126,34 @@ def test_standoff_labels_find_their_texts(tmp_path: Path, taxonomy) -> None:
     assert list(digests) == ["labels.jsonl"]
 
 
+def test_two_readings_of_a_text_that_differ_are_doubted(tmp_path: Path, taxonomy) -> None:
+    texts = [{"id": f"p{i}#1", "text": f"passage {i}"} for i in range(60)]
+    pool = write(tmp_path / "pool.jsonl", texts)
+    first = [standoff(one["text"], id=one["id"]) for one in texts]
+    again = [standoff("passage 3", id="p3#1", labels=[]), standoff("passage 4", id="p4#1")]
+    again[0]["sha256"] = again[0]["sha256"].upper()
+    (tmp_path / "second").mkdir()
+    files = [write(tmp_path / "pool-en.jsonl", first), write(tmp_path / "second" / "pool-en.jsonl", again)]
+    dataset = load_dataset([write(tmp_path / "a.jsonl", [row(1), row(2)])], taxonomy, annotations=files, collections=[pool])
+    assert {r.id for r in (*dataset.train, *dataset.validation) if r.unsure} == {"p3#1"}
+    assert dataset.dropped_duplicates == 2
+    assert len(dataset.digests) == 3
+
+
 def test_standoff_faults_are_told(tmp_path: Path, taxonomy) -> None:
     pool = write(tmp_path / "pool.jsonl", [{"id": "p#1", "text": "changed since"}])
     with pytest.raises(ExampleFormatError, match=r"labels\.jsonl:1: the text of 'p#1' is in none of the 1 collections"):
         resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("they fled")])], [pool], taxonomy)
     with pytest.raises(ExampleFormatError, match="the row lacks sha256"):
         resolve_annotations([write(tmp_path / "labels.jsonl", [{"id": "a", "lang": "en", "labels": []}])], [pool], taxonomy)
-    with pytest.raises(TaxonomyError, match="unknown label"):
-        resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("x", labels=["war"])])], [pool], taxonomy)
+    for fault, told in (
+        ({"labels": ["war"]}, "unknown label 'war'"),
+        ({"labels": "displacement"}, "expected labels to be a list of names"),
+        ({"labels": None}, "expected labels to be a list of names"),
+        ({"unsure": "false"}, "expected unsure to be true or false, got str"),
+    ):
+        with pytest.raises(ExampleFormatError, match=rf"labels\.jsonl:1: {told}"):
+            resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("x", **fault)])], [pool], taxonomy)
     titles = write(tmp_path / "titles.jsonl", [{"id": "p#1", "title": "they fled"}])
     with pytest.raises(ExampleFormatError, match=r"titles\.jsonl:1: expected a field text"):
         resolve_annotations([write(tmp_path / "labels.jsonl", [standoff("they fled")])], [titles], taxonomy)

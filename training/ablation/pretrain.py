@@ -50,7 +50,12 @@ def pretrain(
     seed: int = 1,
     show_progress: bool = True,
 ) -> float:
-    """Train `encoder` in place on prepared texts, its word embedding frozen; the mean loss of the last tenth of the steps."""
+    """Train `encoder` in place on prepared texts, its word embedding frozen; the mean loss of the last tenth of the steps.
+
+    Raises InputError where there is no text, or no piece that stands for a hidden one.
+    """
+    if not texts:
+        raise InputError("expected passages to pre-train on, got none that is not for validation or measuring")
     torch.manual_seed(seed)
     generator = random.Random(seed)
     embedding: Any = encoder.get_input_embeddings().weight

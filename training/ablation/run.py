@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import random
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import f1_score
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
@@ -26,15 +27,15 @@ from models.example import read_examples
 from models.taxonomy import Taxonomy, load_taxonomy
 from models.text import prepare_text
 from training.ablation.pretrain import pretrain
-from training.ablation.variants import BASELINE, VARIANTS, Variant
+from training.ablation.variants import BASELINE, VARIANTS, Variant, soft
 from training.base import load_base
 from training.batching import contrast_partners
 from training.calibrate import calibrate
-from training.encoder import PassageEncoder, keep_vocabulary_rows
-from training.finetune import FineTuneSettings, bfloat16_is_faster, fine_tune, predict_logits
+from training.encoder import keep_vocabulary_rows
+from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, hash_rows, predict_logits
 from training.jsonl import read_rows as read_jsonl
 from training.pipeline import decision_languages, judged_rows, read_rows, vocabulary_of
-from training.rows import TrainingRow, targets, training_row
+from training.rows import TrainingRow, targets, training_row, without_documents
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,14 @@ logger = logging.getLogger(__name__)
 class Outcome:
     """One fine-tuning, measured: means over labels in [0, 1], on the test file and on the validation rows of real text.
 
-    `sample` is how many rows were asked for, `rows` how many the variant trained on. `pairs_right` is the share of contrast
-    pairs of the own corpus, among the validation rows, of which both sides are decided right on every label that differs.
+    `recipe` names the base, the rows of all parts and the settings; `sample` is how many rows were asked for, `rows` how many
+    the variant trained on. `pairs_right` is the share of contrast pairs of the own corpus, among the validation rows, of which
+    both sides are decided right on every label that differs.
     """
 
     variant: str
     seed: int
+    recipe: str
     sample: int
     rows: int
     epochs: int
@@ -82,33 +85,37 @@ def ablate(
 ) -> list[Outcome]:
     """Fine-tune every variant with every seed on rows of the fitted run `work` and measure it on `data`.
 
-    Adds a line to `out` after each; what is in it already is not run again. Raises InputError where a variant is unknown, the
-    run is missing or of another base, or the pool is needed and not given.
+    Adds a line to `out` after each; what is in it already, by the same base, rows and settings, is not run again. Raises
+    InputError where a variant is unknown, the run is missing, passages of `data` are among its rows, or pseudo-labels or the
+    pool are needed and not given.
     """
     unknown = sorted(set(variants) - set(VARIANTS))
     if unknown:
         raise InputError(f"no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
-    if not (work / "train.parquet").is_file():
-        raise InputError(f"expected train.parquet in {work}; run rasid-train fit first")
+    for needed in ("train.parquet", "validation.parquet", "taxonomy.json"):
+        if not (work / needed).is_file():
+            raise InputError(f"expected {needed} in {work}; run rasid-train fit first")
     if not pool and any(VARIANTS[name].pretrained for name in variants):
         raise InputError("a variant needs unlabelled passages to pre-train on: give --pool")
-    done = _read(out)
-    wanted = [(name, seed) for seed in seeds for name in variants]
-    left = [pair for pair in wanted if not any(_same(one, pair, scale) for one in done)]
-    if left:
-        bench = _Bench(work, data, base)
-        for name, seed in left:
-            variant = VARIANTS[name]
-            start = bench.pretrained(work / "pretrained.pt", pool, scale, show_progress) if variant.pretrained else bench.start
-            folder = out.with_suffix("") / f"{name}-{seed}"
-            outcome = bench.run(name, variant, seed, scale, start, folder, show_progress)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with out.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(asdict(outcome)) + "\n")
-            shutil.rmtree(folder)
-            logger.info("%s", json.dumps(asdict(outcome)))
-            done.append(outcome)
-    return [next(one for one in done if _same(one, pair, scale)) for pair in wanted]
+    bench = _Bench(work, data, base)
+    if not any(soft(row) for row in bench.train) and any(VARIANTS[name].needs_pseudo for name in variants):
+        raise InputError(f"a variant needs pseudo-labels, {work} has none; fit it with --pseudo")
+    done = {(one.variant, one.seed, one.recipe): one for one in _read(out)}
+    wanted = [(name, seed, bench.recipe(VARIANTS[name], scale)) for seed in seeds for name in variants]
+    for name, seed, recipe in wanted:
+        if (name, seed, recipe) in done:
+            continue
+        variant = VARIANTS[name]
+        start = bench.pretrained(work, pool, scale, show_progress) if variant.pretrained else bench.start
+        folder = out.with_name(f"{out.name}.{name}-{seed}")
+        outcome = bench.run(name, variant, seed, scale, start, folder, show_progress)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(asdict(outcome)) + "\n")
+        shutil.rmtree(folder)
+        logger.info("%s", json.dumps(asdict(outcome)))
+        done[name, seed, recipe] = outcome
+    return [done[one] for one in wanted]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +171,14 @@ class _Bench:
         self.test = [
             row for row in (training_row(one, self.taxonomy) for one in read_examples(data, self.taxonomy)) if row.text
         ]
+        self.base = base
+        known = {row.text for row in self.train}
+        apart = without_documents([row for row in self.test if row.text not in known], self.train)
+        if len(apart) < len(self.test):
+            raise InputError(
+                f"{data}: expected passages that were not trained on, {len(self.test) - len(apart)} of {len(self.test)} are of "
+                f"documents or texts in {work}; measure on another file"
+            )
         encoder = load_base(base)
         vocabulary = vocabulary_of(encoder.tokenizer_json, [row.text for row in self.train])
         keep_vocabulary_rows(encoder.model, vocabulary.kept_ids)
@@ -171,14 +186,24 @@ class _Bench:
         self.encoder: PreTrainedModel = encoder.model
         self.start = {name: value.clone() for name, value in encoder.model.state_dict().items()}
 
-    def pretrained(self, path: Path, pool: Sequence[Path], scale: Scale, show_progress: bool) -> dict[str, torch.Tensor]:
+    def recipe(self, variant: Variant, scale: Scale) -> str:
+        """A digest of all that an outcome depends on beside the variant's name, the seed and the code."""
+        settings = replace(FineTuneSettings(epochs=scale.epochs), **variant.settings)
+        rows = [hash_rows(part) for part in (self.train, self.validation, self.test)]
+        return hashlib.sha256(repr((self.base, asdict(settings), asdict(scale), rows)).encode()).hexdigest()[:16]
+
+    def pretrained(self, work: Path, pool: Sequence[Path], scale: Scale, show_progress: bool) -> dict[str, torch.Tensor]:
+        kept_apart = {row.text for row in (*self.validation, *self.test)}
+        texts = list(islice((text for text in _shuffled(pool) if text not in kept_apart), scale.pretraining_texts))
+        digest = hashlib.sha256(repr((self.base, texts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        path = work / f"pretrained-{digest}.pt"
         if not path.is_file():
-            kept_apart = {row.text for row in (*self.validation, *self.test)}
-            texts = list(islice((text for text in _shuffled(pool) if text not in kept_apart), scale.pretraining_texts))
             self.encoder.load_state_dict(self.start)
             loss = pretrain(self.encoder, self.tokenizer, texts, show_progress=show_progress)
             logger.info("pre-trained on %d passages, loss %.3f at the end", len(texts), loss)
-            torch.save(self.encoder.state_dict(), path)
+            partial = path.with_suffix(".part")
+            torch.save(self.encoder.state_dict(), partial)
+            partial.replace(path)
         found: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
         return found
 
@@ -195,7 +220,7 @@ class _Bench:
         self.encoder.load_state_dict(start)
         torch.manual_seed(seed)
         settings = replace(FineTuneSettings(epochs=scale.epochs, seed=seed), **variant.settings)
-        model = PassageEncoder(self.encoder, len(self.taxonomy.label_ids), dropout=settings.dropout)
+        model = variant.network(self.encoder, len(self.taxonomy.label_ids), dropout=settings.dropout)
         judged = judged_rows(self.validation)
         rows = variant.rows(self.train, scale.rows)
         fine_tune(
@@ -233,6 +258,7 @@ class _Bench:
         return Outcome(
             variant=name,
             seed=seed,
+            recipe=self.recipe(variant, scale),
             sample=scale.rows,
             rows=len(rows),
             epochs=scale.epochs,
@@ -274,7 +300,7 @@ def _macro_f1(logits: NDArray[np.float32], rows: Sequence[TrainingRow], rule: De
 
 
 def _average_precision(logits: NDArray[np.float32], rows: Sequence[TrainingRow]) -> float:
-    return round(float(average_precision_score(targets(rows) > 0.5, logits, average="macro")), 4)
+    return round(average_precision(logits, targets(rows)), 4)
 
 
 def _shuffled(pool: Sequence[Path]) -> Iterator[str]:
@@ -285,8 +311,4 @@ def _shuffled(pool: Sequence[Path]) -> Iterator[str]:
 
 
 def _read(out: Path) -> list[Outcome]:
-    return [Outcome(**row) for _, row in read_jsonl(out)] if out.is_file() else []
-
-
-def _same(one: Outcome, pair: tuple[str, int], scale: Scale) -> bool:
-    return (one.variant, one.seed, one.sample, one.epochs) == (*pair, scale.rows, scale.epochs)
+    return [Outcome(**row) for _, row in read_jsonl(out) if "recipe" in row] if out.is_file() else []

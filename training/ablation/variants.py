@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.ablation.heads import HiddenLayer, LabelAttention, MeanAndMax
+from training.encoder import PassageEncoder
 from training.losses import Loss, binary_cross_entropy, focal
 from training.noise import Noise
 from training.rows import OWN_PREFIX, TrainingRow
@@ -29,12 +31,12 @@ def asymmetric(logits: Tensor, wanted: Tensor, *, gamma: float = 4.0, margin: fl
 
 def sampled(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
     """A fixed sample of the rows that somebody labelled."""
-    return _draw([row for row in rows if not _soft(row)], count)
+    return _draw([row for row in rows if not soft(row)], count)
 
 
 def without_own(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
     """As many rows, none of the own corpus."""
-    return _draw([row for row in rows if not _soft(row) and not _own(row)], count)
+    return _draw([row for row in rows if not soft(row) and not _own(row)], count)
 
 
 def half_own(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
@@ -44,7 +46,7 @@ def half_own(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
 
 def with_pseudo(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
     """The sample, and half as many pseudo-labels more."""
-    return sampled(rows, count) + _draw([row for row in rows if _soft(row)], count // 2)
+    return sampled(rows, count) + _draw([row for row in rows if soft(row)], count // 2)
 
 
 def smoothed(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
@@ -57,14 +59,16 @@ def smoothed(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One change of the baseline: the loss, the rows, settings of the fine-tuning, noise, or the encoder to start from."""
+    """One change of the baseline: loss, rows, settings of the fine-tuning, noise, head, or the encoder to start from."""
 
     what: str
     loss: Loss = focal
     rows: Choice = sampled
     settings: dict[str, Any] = field(default_factory=dict)
     noise: Noise | None = field(default_factory=Noise)
+    network: type[PassageEncoder] = PassageEncoder
     pretrained: bool = False
+    needs_pseudo: bool = False
 
 
 BASELINE = "baseline"
@@ -77,8 +81,13 @@ VARIANTS = {
     "unsure-full": Variant(what="unsure rows: full weight", settings={"unsure_weight": 1.0}),
     "without-own": Variant(what="no row of the own corpus", rows=without_own),
     "half-own": Variant(what="half the rows from the own corpus", rows=half_own),
-    "pseudo": Variant(what="half as many pseudo-labels on top", rows=with_pseudo),
+    "pseudo": Variant(what="half as many pseudo-labels on top", rows=with_pseudo, needs_pseudo=True),
     "no-noise": Variant(what="training texts as they are", noise=None),
+    "max-pooling": Variant(what="the largest values of the token vectors beside their mean", network=MeanAndMax),
+    "label-attention": Variant(what="each label weighs the tokens for itself", network=LabelAttention),
+    "hidden-layer": Variant(what="one more layer before the logits", network=HiddenLayer),
+    "fast": Variant(what="twice the encoder's learning rate", settings={"learning_rate": 1.6e-4}),
+    "slow": Variant(what="half the encoder's learning rate", settings={"learning_rate": 4e-5}),
     "pretrained": Variant(what="encoder pre-trained further on the pool", pretrained=True),
 }
 
@@ -87,12 +96,13 @@ def _own(row: TrainingRow) -> bool:
     return row.id.startswith(OWN_PREFIX)
 
 
-def _soft(row: TrainingRow) -> bool:
+def soft(row: TrainingRow) -> bool:
+    """Whether a row is a pseudo-label: it has a probability for a target."""
     return any(0 < value < 1 for value in row.targets)
 
 
 def _draw(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
-    """Whole documents, so that contrast pairs stay pairs, up to `count` rows."""
+    """Document after document, so that contrast pairs stay pairs, up to `count` rows."""
     documents: dict[str, list[TrainingRow]] = defaultdict(list)
     for row in rows:
         documents[row.document].append(row)
