@@ -12,6 +12,7 @@ import typer
 from datasets import disable_progress_bars
 from rich import box
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from models.bundle import RELEASED_DIRECTORY, released_bundle_path
@@ -22,6 +23,7 @@ from training.ablation.variants import BASELINE, VARIANTS
 from training.annotation_cli import agreement, give_pseudo_labels, keep_annotations, sample, told
 from training.base import DEFAULT_BASE
 from training.finetune import FineTuneSettings
+from training.measure import measure as measure_network
 from training.noise import Noise
 from training.pipeline import DataSettings, calibrate_bundle, export, fit, measure_parity, prepare_data
 from training.plover import run_plover
@@ -182,6 +184,33 @@ def average(
     """Average the weights of networks that were fitted apart: one network, often better than each."""
     with told():
         typer.echo(f"averaged network in {average_networks(part, work)}")
+
+
+@app.command(epilog="Example: rasid-train measure runs/first runs/second runs/both --data my-test.jsonl")
+def measure(
+    work: Annotated[list[Path], typer.Argument(help="Work folders with fitted or averaged networks.")],
+    data: Annotated[Path, typer.Option(help="Labelled file to measure on, JSONL or CSV; never trained on.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compare fitted networks before export: average precision, and F1 at thresholds found on the validation rows.
+
+    What is released is measured by rasid-eval run, which adds intervals, articles and suites.
+    """
+    with told():
+        found = [measure_network(one, data) for one in track(work, "measuring", disable=as_json, console=Console(stderr=True))]
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    languages = list(dict.fromkeys(language for one in found for language in one.languages))
+    table = Table("work", box=box.SIMPLE_HEAD)
+    for column in ("validation AP", "validation F1", "AP", "F1", *(f"F1 {language}" for language in languages)):
+        table.add_column(column, justify="right")
+    for one in found:
+        figures = [one.validation_average_precision, one.validation_macro_f1, one.average_precision, one.macro_f1]
+        cells = [f"{figure:.3f}" for figure in figures]
+        cells += [f"{one.languages[language]:.3f}" if language in one.languages else "" for language in languages]
+        table.add_row(one.work, *cells)
+    Console().print(table)
 
 
 @app.command("export", epilog="Example: rasid-train export --work runs/mine")

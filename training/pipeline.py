@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 MAX_FLIPPED = 0.01
 MAX_F1_LOSS = 0.005
 MIN_POSITIVES = 50
+_START_SEED = 1  # of the head's first weights
 CALIBRATION_TEXTS = 600  # training rows from which `quantise` takes as many tokens as it needs
 
 
@@ -108,17 +109,17 @@ def fit(
 ) -> list[list[EpochResult]]:
     """Fine-tune once a seed, average the weights, and leave the network in the work folder.
 
-    All runs start from the same weights (those of the first seed) and differ in order and dropout alone, so that their
-    average is a good network too (Wortsman et al. 2022, "Model soups"). Goes on from checkpoints that are there.
+    All runs start from the same weights, whatever the seed, and differ in order and dropout alone, so that their average is a
+    good network too (Wortsman et al. 2022, "Model soups"). Goes on from checkpoints that are there.
     """
     encoder = load_base(base)
-    torch.manual_seed(seeds[0])
+    torch.manual_seed(_START_SEED)
     model = PassageEncoder(encoder.model, len(taxonomy.label_ids), dropout=settings.dropout)
     vocabulary = vocabulary_of(encoder.tokenizer_json, [row.text for row in dataset.train])
     keep_vocabulary_rows(model.encoder, vocabulary.kept_ids)
     tokenizer = vocabulary.tokenizer()
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    histories, fitted = [], []
+    histories, networks = [], []
     for seed in seeds:
         model.load_state_dict(start)
         history = fine_tune(
@@ -132,8 +133,8 @@ def fit(
             show_progress=show_progress,
         )
         histories.append(history)
-        fitted.append({name: value.clone() for name, value in model.state_dict().items()})
-    write_network(mean_weights(fitted), work)
+        networks.append({name: value.clone() for name, value in model.state_dict().items()})
+    write_network(mean_weights(networks), work)
     model.encoder.config.to_json_file(work / "config.json")
     (work / "tokenizer.json").write_text(json.dumps(vocabulary.tokenizer_json, ensure_ascii=False), encoding="utf-8")
     network = {
@@ -155,7 +156,7 @@ def export(work: Path, *, show_progress: bool = True) -> Path:
 
     Raises InputError where the stage before is missing.
     """
-    network, taxonomy = _fitted(work)
+    network, taxonomy = fitted(work)
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     model = load_network(work, len(taxonomy.label_ids))
     train = read_rows(work / "train.parquet")
@@ -184,7 +185,7 @@ def calibrate_bundle(
     `articles` are standoff labels of articles' sentences, whose texts are in `collections`; the thresholds for articles come
     from them. Raises InputError where a stage before is missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
     """
-    network, taxonomy = _fitted(work)
+    network, taxonomy = fitted(work)
     bundle = work / "bundle"
     if not (bundle / "model.onnx").is_file():
         raise InputError(f"expected model.onnx in {bundle}; run rasid-train export first")
@@ -258,8 +259,8 @@ def judged_rows(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     return kept
 
 
-def _fitted(work: Path) -> tuple[dict[str, Any], Taxonomy]:
-    """What the fit stage left: the network's papers and the taxonomy."""
+def fitted(work: Path) -> tuple[dict[str, Any], Taxonomy]:
+    """What the fit stage left: the network's papers and the taxonomy. Raises InputError where it did not end."""
     for needed in ("network.json", "model.pt", "train.parquet", "validation.parquet", "taxonomy.json"):
         if not (work / needed).is_file():
             raise InputError(f"expected {needed} in {work}; run rasid-train fit first")

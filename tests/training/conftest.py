@@ -56,3 +56,15 @@ def work(base: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     return folder
+
+
+@pytest.fixture
+def unseen(labelled: Path, tmp_path: Path) -> Path:
+    """Passages like the labelled ones, of other documents."""
+    path = tmp_path / "unseen.jsonl"
+    rows = [json.loads(line) for line in labelled.read_text(encoding="utf-8").splitlines()[:120]]
+    path.write_text(
+        "".join(json.dumps({**one, "id": f"new{i}#0", "text": one["text"] + " anew"}) + "\n" for i, one in enumerate(rows)),
+        encoding="utf-8",
+    )
+    return path

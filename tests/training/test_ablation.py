@@ -108,41 +108,29 @@ def test_pretraining_learns_to_guess_hidden_pieces() -> None:
     assert torch.equal(before, encoder.get_input_embeddings().weight)
 
 
-@pytest.fixture
-def measured(labelled: Path, tmp_path: Path) -> Path:
-    """Passages like the labelled ones, of other documents."""
-    path = tmp_path / "measured.jsonl"
-    rows = [json.loads(line) for line in labelled.read_text(encoding="utf-8").splitlines()[:120]]
-    path.write_text(
-        "".join(json.dumps({**one, "id": f"new{i}#0", "text": one["text"] + " anew"}) + "\n" for i, one in enumerate(rows)),
-        encoding="utf-8",
-    )
-    return path
-
-
 def test_command_runs_what_is_missing_and_prints_a_table(
-    base: Path, work: Path, labelled: Path, measured: Path, tmp_path: Path
+    base: Path, work: Path, labelled: Path, unseen: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "outcomes"
     asked = ["ablate", "--work", str(work), "--out", str(out), "--base", str(base), "--rows", "100",
              "--epochs", "1", "--variant", "baseline", "--variant", "label-attention", "--quiet"]  # fmt: skip
-    done = runner.invoke(app, [*asked, "--data", str(measured)])
+    done = runner.invoke(app, [*asked, "--data", str(unseen)])
     assert done.exit_code == 0, done.output
     assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "label-attention"]
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     written = out.read_bytes()
-    again = runner.invoke(app, [*asked, "--data", str(measured), "--json"])
+    again = runner.invoke(app, [*asked, "--data", str(unseen), "--json"])
     assert [summary["variant"] for summary in json.loads(again.stdout)] == ["baseline", "label-attention"]
     assert out.read_bytes() == written
     for more, told in (
-        (["--data", str(measured), "--variant", "magic"], "no variant magic"),
+        (["--data", str(unseen), "--variant", "magic"], "no variant magic"),
         (["--data", str(labelled)], "expected passages that were not trained on, "),
-        (["--data", str(measured), "--variant", "pseudo"], "needs pseudo-labels"),
+        (["--data", str(unseen), "--variant", "pseudo"], "needs pseudo-labels"),
     ):
         wrong = runner.invoke(app, [*asked, *more])
         assert (wrong.exit_code, told in " ".join(wrong.output.split())) == (2, True), wrong.output
-    lines = measured.read_text(encoding="utf-8").splitlines(keepends=True)
-    measured.write_text("".join(lines[:100]), encoding="utf-8")
-    other = runner.invoke(app, [*asked, "--data", str(measured)])
+    lines = unseen.read_text(encoding="utf-8").splitlines(keepends=True)
+    unseen.write_text("".join(lines[:100]), encoding="utf-8")
+    other = runner.invoke(app, [*asked, "--data", str(unseen)])
     assert other.exit_code == 0, other.output
     assert len(out.read_text().splitlines()) == 4

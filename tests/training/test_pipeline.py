@@ -77,6 +77,8 @@ def test_the_weights_of_several_seeds_are_averaged(base: Path, labelled: Path, t
         flags = [flag for seed in seeds for flag in ("--seed", seed)]
         assert runner.invoke(app, [*common, "--work", str(tmp_path / name), *flags]).exit_code == 0
     both, one = (load_network(tmp_path / name, 4).state_dict() for name in ("both", "one"))
+    apart = load_network(average_networks([tmp_path / "one", tmp_path / "two"], tmp_path / "apart"), 4).state_dict()
+    assert all(torch.allclose(both[name], apart[name], atol=1e-6) for name in both)
     runs = [torch.load(tmp_path / "both/checkpoints" / f"seed-{seed}" / "best.pt", weights_only=True) for seed in (1, 2)]
     for name in runs[0]:
         assert torch.allclose(both[name], (runs[0][name] + runs[1][name]) / 2, atol=1e-6)
@@ -117,6 +119,22 @@ def test_networks_fitted_apart_are_averaged_and_go_on_as_one(work: Path, other_w
         ([3], ["some.jsonl"]),
     ]
     assert manifest.training["train"] + manifest.training["validation"] == 240
+
+
+def test_networks_are_measured_before_export(work: Path, other_work: Path, unseen: Path, labelled: Path) -> None:
+    asked = ["measure", str(work), str(other_work), "--data", str(unseen)]
+    found = json.loads(runner.invoke(app, [*asked, "--json"]).stdout)
+    assert [one["work"] for one in found] == [str(work), str(other_work)]
+    for one in found:
+        assert 0.2 < one["macro_f1"] <= 1.0
+        assert 0.2 < one["average_precision"] <= 1.0
+        assert one["languages"].keys() == {"ar", "en"}
+        assert min(one["languages"].values()) <= one["macro_f1"] + 0.1
+    assert found[0]["average_precision"] != found[1]["average_precision"]
+    table = runner.invoke(app, asked)
+    assert (table.exit_code, "validation AP" in table.output) == (0, True)
+    seen = runner.invoke(app, ["measure", str(work), "--data", str(labelled)])
+    assert (seen.exit_code, "expected passages that were not trained on" in " ".join(seen.output.split())) == (2, True)
 
 
 def test_no_part_of_an_average_was_trained_on_its_validation_rows(

@@ -17,25 +17,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from models.decision import DecisionRule
 from models.errors import InputError
-from models.example import read_examples
 from models.taxonomy import Taxonomy, load_taxonomy
 from models.text import prepare_text
 from training.ablation.pretrain import pretrain
 from training.ablation.variants import BASELINE, VARIANTS, Variant, soft
 from training.base import load_base
 from training.batching import contrast_partners
-from training.calibrate import calibrate
 from training.encoder import keep_vocabulary_rows
 from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, hash_rows, predict_logits
 from training.jsonl import read_rows as read_jsonl
-from training.pipeline import decision_languages, judged_rows, read_rows, vocabulary_of
-from training.rows import TrainingRow, targets, training_row, without_documents
+from training.measure import decided, decided_f1, rule_of, unseen_rows
+from training.pipeline import judged_rows, read_rows, vocabulary_of
+from training.rows import TrainingRow, targets
 
 logger = logging.getLogger(__name__)
 
@@ -168,17 +166,8 @@ class _Bench:
         self.taxonomy: Taxonomy = load_taxonomy(work / "taxonomy.json")
         self.train = read_rows(work / "train.parquet")
         self.validation = read_rows(work / "validation.parquet")
-        self.test = [
-            row for row in (training_row(one, self.taxonomy) for one in read_examples(data, self.taxonomy)) if row.text
-        ]
+        self.test = unseen_rows(data, self.taxonomy, self.train, work)
         self.base = base
-        known = {row.text for row in self.train}
-        apart = without_documents([row for row in self.test if row.text not in known], self.train)
-        if len(apart) < len(self.test):
-            raise InputError(
-                f"{data}: expected passages that were not trained on, {len(self.test) - len(apart)} of {len(self.test)} are of "
-                f"documents or texts in {work}; measure on another file"
-            )
         encoder = load_base(base)
         vocabulary = vocabulary_of(encoder.tokenizer_json, [row.text for row in self.train])
         keep_vocabulary_rows(encoder.model, vocabulary.kept_ids)
@@ -244,15 +233,8 @@ class _Bench:
                 bfloat16=bfloat16_is_faster(),
             )
 
-        doubted = FineTuneSettings().unsure_weight
         on_validation, on_test = logits(judged), logits(self.test)
-        rule = calibrate(
-            on_validation,
-            targets(judged),
-            decision_languages(judged, self.taxonomy),
-            self.taxonomy,
-            weights=np.array([doubted if row.unsure else 1.0 for row in judged]),
-        )
+        rule = rule_of(on_validation, judged, self.taxonomy, unsure_weight=FineTuneSettings().unsure_weight)
         pairs = own_pairs(self.validation)
         sides = [row for pair in pairs for row in pair]
         return Outcome(
@@ -262,10 +244,10 @@ class _Bench:
             sample=scale.rows,
             rows=len(rows),
             epochs=scale.epochs,
-            average_precision=_average_precision(on_test, self.test),
-            macro_f1=_macro_f1(on_test, self.test, rule, self.taxonomy),
-            validation_average_precision=_average_precision(on_validation, judged),
-            validation_macro_f1=_macro_f1(on_validation, judged, rule, self.taxonomy),
+            average_precision=round(average_precision(on_test, targets(self.test)), 4),
+            macro_f1=round(decided_f1(on_test, self.test, rule, self.taxonomy), 4),
+            validation_average_precision=round(average_precision(on_validation, targets(judged)), 4),
+            validation_macro_f1=round(decided_f1(on_validation, judged, rule, self.taxonomy), 4),
             pairs_right=pairs_right(pairs, logits(sides), rule, self.taxonomy) if pairs else 0.0,
         )
 
@@ -281,26 +263,9 @@ def pairs_right(
     """The share of pairs of which both sides are decided right on every label that differs; logits are `[2 * N, L]`."""
     rows = [row for pair in pairs for row in pair]
     wanted = targets(rows) > 0.5
-    right = _decided(logits, rows, rule, taxonomy) == wanted
+    right = decided(logits, rows, rule, taxonomy) == wanted
     differs = wanted[0::2] != wanted[1::2]
     return float(((right[0::2] & right[1::2]) | ~differs).all(axis=1).mean())
-
-
-def _decided(
-    logits: NDArray[np.float32], rows: Sequence[TrainingRow], rule: DecisionRule, taxonomy: Taxonomy
-) -> NDArray[np.bool_]:
-    languages = decision_languages(rows, taxonomy)
-    thresholds = np.array([[rule.rules[language][label].threshold for label in taxonomy.label_ids] for language in languages])
-    return rule.probabilities(logits, languages, taxonomy.label_ids) >= thresholds
-
-
-def _macro_f1(logits: NDArray[np.float32], rows: Sequence[TrainingRow], rule: DecisionRule, taxonomy: Taxonomy) -> float:
-    decided = _decided(logits, rows, rule, taxonomy)
-    return round(float(f1_score(targets(rows) > 0.5, decided, average="macro", zero_division=0.0)), 4)
-
-
-def _average_precision(logits: NDArray[np.float32], rows: Sequence[TrainingRow]) -> float:
-    return round(average_precision(logits, targets(rows)), 4)
 
 
 def _shuffled(pool: Sequence[Path]) -> Iterator[str]:
