@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -37,7 +37,7 @@ class DetectedLanguage:
     flags: tuple[str, ...] = ()
 
 
-@cache
+@lru_cache(maxsize=65_536)
 def _script(char: str) -> str:
     if not char.isalpha():
         return ""

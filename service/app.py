@@ -40,7 +40,7 @@ def create_app(classifier: Classifier, settings: Settings) -> FastAPI:
     metrics.watch(host.state, host.describe)
     jobs = JobHost(settings, host.bundle_path)
     metrics.watch_jobs(jobs.counts)
-    metrics.watch_drift(host.reference)
+    metrics.watch_drift(host.describe, host.reference)
     keys = KeyRing.open(settings.keys, **open_scopes(settings))
 
     @asynccontextmanager

@@ -244,6 +244,8 @@ def score(
     from service.score.windows import ScoreOptions, Scorer  # noqa: PLC0415
 
     with _told(), ExitStack() as stack:
+        if workers is not None and engine != "ray":
+            raise InputError("--workers is for --engine ray; on this machine RASID_THREADS says how many threads compute")
         settings = Settings()
         options = ScoreOptions(
             columns=Columns(text_column, id_column),

@@ -8,9 +8,13 @@ from models.classifier import TextItem
 from models.prediction import Problem, Rejection
 from models.text import replace_surrogates
 
+MAX_ID_CHARACTERS = 256
+
 
 def read_line(raw: bytes, number: int) -> TextItem | Rejection:
-    """The text of line `number`: a JSON object with `text` and perhaps `id` (else the number), or a JSON string.
+    """The text of line `number`: a JSON object with `text` and perhaps `id`, or a JSON string.
+
+    The id is a string or a number; where it is missing, null or empty it is the number of the line.
 
     A line that holds none comes back as its rejection, so that it can be answered in its place and stops nothing.
     """
@@ -25,7 +29,13 @@ def read_line(raw: bytes, number: int) -> TextItem | Rejection:
         return TextItem(str(number), replace_surrogates(row))
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         return _bad(number, "expected an object with a string 'text'")
-    return TextItem(replace_surrogates(str(row.get("id", number))), replace_surrogates(row["text"]))
+    given = number if row.get("id") in (None, "") else row["id"]
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        return _bad(number, "expected an 'id' that is a string or a number")
+    identity = replace_surrogates(str(given))
+    if len(identity) > MAX_ID_CHARACTERS:
+        return _bad(number, f"expected an 'id' of at most {MAX_ID_CHARACTERS} characters, got {len(identity)}")
+    return TextItem(identity, replace_surrogates(row["text"]))
 
 
 def _bad(number: int, detail: str) -> Rejection:

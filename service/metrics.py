@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from models.prediction import Answer, Prediction
+from models.prediction import Answer, Granularity, Prediction
 from models.reference import BINS, bin_of, stability_index
 from service.scheduler import Batch, QueueState
 from service.serving import Answered
@@ -54,15 +54,20 @@ class Metrics:
             "rasid_request_tokens", "Tokens of a request.", buckets=(16, 32, 64, 128, 256, 512, 1024, 4096, 16384), registry=on
         )
 
-        self._recent: defaultdict[tuple[str, str], deque[int]] = defaultdict(lambda: deque(maxlen=_RECENT))
+        self._recent: defaultdict[tuple[str, str, str], deque[int]] = defaultdict(lambda: deque(maxlen=_RECENT))
 
     def watch(self, state: Callable[[], QueueState], model: Callable[[], dict[str, str]]) -> None:
         """Report the queue and the active model whenever metrics are read."""
         self.registry.register(_StateCollector(state, model))
 
-    def watch_drift(self, reference: Callable[[], dict[str, dict[str, list[int]]]]) -> None:
-        """Report how far recent probabilities are from those of the calibration, by language and label (`models.reference`)."""
-        self.registry.register(_DriftCollector(self._recent, reference))
+    def watch_drift(
+        self, model: Callable[[], dict[str, str]], reference: Callable[[], dict[str, dict[str, list[int]]]]
+    ) -> None:
+        """Report how far the active model's recent probabilities are from those of its calibration (`models.reference`).
+
+        By language and label; of passages, as the calibration is.
+        """
+        self.registry.register(_DriftCollector(self._recent, model, reference))
 
     def watch_jobs(self, counts: Callable[[], dict[str, int]]) -> None:
         """Report how many jobs stand in each state whenever metrics are read."""
@@ -79,14 +84,14 @@ class Metrics:
         self._batch_rows.observe(batch.rows)
         self._tokens.inc(batch.tokens)
 
-    def answered(self, answered: Answered) -> None:
-        """Count what a request was answered."""
+    def answered(self, answered: Answered, *, model: str, granularity: Granularity) -> None:
+        """Count what a request was answered by the model of this hash."""
         for phase in ("prepare", "queue", "inference"):
             self._phases.labels(phase).observe(getattr(answered, f"{phase}_seconds"))
         self._text_tokens.observe(answered.tokens)
-        self.answers(answered.answers)
+        self.answers(answered.answers, model=model, granularity=granularity)
 
-    def answers(self, answers: Sequence[Answer]) -> None:
+    def answers(self, answers: Sequence[Answer], *, model: str, granularity: Granularity) -> None:
         """Count predictions and rejections."""
         for answer in answers:
             if not isinstance(answer, Prediction):
@@ -100,7 +105,8 @@ class Metrics:
             for label, given in answer.labels.items():
                 self._decisions.labels(label, answer.language, given.decision).inc()
                 self._probabilities.labels(label, answer.language).observe(given.probability)
-                self._recent[answer.language, label].append(bin_of(given.probability))
+                if granularity == "passage":  # an article's is the highest of its sentences
+                    self._recent[model, answer.language, label].append(bin_of(given.probability))
 
     def page(self) -> bytes:
         """The metrics in the text format of Prometheus."""
@@ -126,18 +132,22 @@ class _StateCollector(Collector):
 
 class _DriftCollector(Collector):
     def __init__(
-        self, recent: dict[tuple[str, str], deque[int]], reference: Callable[[], dict[str, dict[str, list[int]]]]
+        self,
+        recent: dict[tuple[str, str, str], deque[int]],
+        model: Callable[[], dict[str, str]],
+        reference: Callable[[], dict[str, dict[str, list[int]]]],
     ) -> None:
         self._recent = recent
+        self._model = model
         self._reference = reference
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        help_text = f"Stability index of the last {_RECENT} probabilities against the calibration; above 0.25 is a shift."
+        help_text = f"Stability index of the last {_RECENT} passages against the calibration; above 0.25 is a shift."
         family = GaugeMetricFamily("rasid_input_drift", help_text, labels=["label", "language"])
-        reference = self._reference()
-        for (language, label), bins in list(self._recent.items()):
+        active, reference = self._model()["hash"], self._reference()
+        for (model, language, label), bins in list(self._recent.items()):
             before = reference.get(language, {}).get(label)
-            if before is not None and len(bins) >= _FEW:
+            if model == active and before is not None and len(bins) >= _FEW:
                 counts = Counts(bins)
                 family.add_metric([label, language], stability_index(before, [counts[n] for n in range(BINS)]))
         yield family

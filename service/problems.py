@@ -30,6 +30,7 @@ _CODES = {
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "range_not_satisfiable",
 }
 TEI_PATH = "/predict"
 _TEI_KINDS: dict[int, tuple[int, str]] = {
@@ -45,6 +46,7 @@ _TEI_KINDS: dict[int, tuple[int, str]] = {
     504: (429, "Overloaded"),
 }
 _KNOWN = frozenset(HTTPStatus)
+_RETRY_SECONDS = 5  # after a 503 that does not tell how long it lasts
 _MAX_ERRORS = 20
 _INTERNAL = re.compile(r"^(body$|TextInput$|str$|function-|list\[|constrained-)")
 
@@ -75,8 +77,11 @@ def answer_error(request: Request, error: RasidError) -> JSONResponse:
         kinds = (status for kind, status in _STATUSES.items() if isinstance(error, kind))
         status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
     response = problem(request, status, error.code, str(error))
-    if isinstance(error, ServiceError) and error.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    seconds = error.retry_after_seconds if isinstance(error, ServiceError) else None
+    if seconds is None and status == HTTPStatus.SERVICE_UNAVAILABLE:
+        seconds = _RETRY_SECONDS
+    if seconds is not None:
+        response.headers["Retry-After"] = str(seconds)
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

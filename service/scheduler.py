@@ -273,7 +273,7 @@ class Scheduler:
         if ticket.pending:
             self._waiting_tickets -= 1
         for row in ticket.pending:
-            if row.queued and not any(other.open for other, _ in row.waiters if other is not ticket):
+            if row.queued and not any(other.open and other.pending for other, _ in row.waiters if other is not ticket):
                 self._unqueue(row)
                 del self._rows[row.key]
         ticket.pending.clear()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from models.prediction import Answer, Granularity, Problem
 from models.text import replace_surrogates
 from service.jobs.job import JobOptions, State
+from service.lines import MAX_ID_CHARACTERS
 
 ENGLISH_EXAMPLE = (
     "The interior ministry said that the men who burned the Druze families' homes would be tried. "
@@ -36,7 +37,7 @@ class TextInput(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    id: Text = Field(max_length=256)
+    id: Text = Field(max_length=MAX_ID_CHARACTERS)
     text: Text
 
 

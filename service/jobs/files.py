@@ -99,6 +99,13 @@ class JobFiles:
         """The jobs that have files. What else lies in the folder is not ours."""
         return [path.name for path in self.folder.iterdir() if path.is_dir() and _JOB_ID.match(path.name)]
 
+    def is_stale(self, job_id: str) -> bool:
+        """Whether nothing came into a job's folder for a day."""
+        try:
+            return time.time() - (self.folder / job_id).stat().st_mtime > _STALE_SECONDS
+        except FileNotFoundError:  # another service was faster
+            return False
+
     def tidy(self, job_id: str) -> None:
         """Delete what a job that is completed needs no longer."""
         home = self.folder / job_id

@@ -208,16 +208,22 @@ class JobHost:
         store.forget(kept_seconds + _REMEMBERED_SECONDS)
         for job_id in files.stored():
             found = store.get(job_id)
-            if found is not None and found.state is State.COMPLETED:
+            if found is None:
+                if files.is_stale(job_id):  # its submission broke off before the job was stored
+                    files.delete(job_id)
+            elif found.state is State.COMPLETED:
                 files.tidy(job_id)  # its worker was killed before it did
-            elif found is not None and found.state in (State.FAILED, State.CANCELLED, State.EXPIRED):  # one was still at it
+            elif found.state in (State.FAILED, State.CANCELLED, State.EXPIRED):  # one was still at it
                 files.delete(job_id)
         files.delete_uploads()
 
     @staticmethod
     def _clean_up(store: JobStore, files: JobFiles) -> None:
-        """Whoever was at work here before is gone: nothing is held, and what no job is known of was left by a kill."""
-        store.free()
+        """Whoever was at work here before is gone: nothing is held, and what no job is known of was left by a kill.
+
+        What is still held was being read when all ended at once, which its file may have brought about: it counts as a try.
+        """
+        store.free(forgive=False)
         files.delete_uploads(older_than_seconds=0.0)
         for job_id in files.stored():
             if store.get(job_id) is None:

@@ -39,7 +39,7 @@ class JobOptions(BaseModel):
         default=None, min_length=1, max_length=256, pattern=_NAME, description="Column of the id; else found by its name."
     )
     keep_columns: _Flag = Field(default=False, description="Carry all columns of the file over into the results.")
-    format: Format | None = Field(default=None, description="What the file is; found by its content otherwise.")
+    format: Format | None = Field(default=None, description="What the file is; else found by its content and name.")
 
 
 class State(StrEnum):

@@ -1,7 +1,8 @@
-"""What an uploaded file is, by its content: whoever sends it may call it anything."""
+"""What an uploaded file is: by its content, and by its name where texts could be several things (CSV, TSV, plain text)."""
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path, PurePath
 
@@ -12,6 +13,7 @@ from service.score.sources import Format, Source, format_named
 _START_BYTES = 64 * 1024
 _EXCEL_BYTES = 1024**3  # openpyxl keeps the strings of a workbook in memory
 MOST_ROWS = 10_000_000
+_JSON_ROW = re.compile(r'\s*\{\s*"[^"]*"\s*:')
 _DIRECTORY_BYTES = 4 * 1024**2  # of an archive: what is larger would fill the memory of whoever opens it
 
 
@@ -38,6 +40,8 @@ def find_format(path: Path, name: str) -> Format:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise UnknownFileError("expected rows of text, the file is empty")
+    if _JSON_ROW.match(lines[0]):
+        return "jsonl"
     named = format_named(PurePath(name))
     if named in ("csv", "tsv", "txt", "jsonl"):
         return named

@@ -82,7 +82,7 @@ class JobStore:
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise InputError(
                 f"the database of jobs cannot be opened: {type(error).__name__}; expected sqlite:///PATH, or "
-                "postgresql+psycopg://USER@HOST/NAME with pip install 'rasid[postgres]'"
+                "postgresql+psycopg://USER@HOST/NAME with pip install -e '.[postgres]' in the checkout"
             ) from None
 
     def close(self) -> None:

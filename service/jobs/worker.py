@@ -34,7 +34,7 @@ from service.score.here import LocalScorer
 from service.score.outputs import EXCEL_ROWS
 from service.score.parts import BusyError, OtherRunError
 from service.score.readers import TooMuchError
-from service.score.rows import Columns, MissingColumnError, read_rows
+from service.score.rows import Columns, MissingColumnError, MissingIdColumnError, read_rows
 from service.score.score import Summary, score
 from service.score.windows import ScoreOptions
 
@@ -227,6 +227,8 @@ class Worker:
 
 def _told(error: InputError, job: Job) -> str:
     """What is said of a file that cannot be used. The names of columns are left out: without a header they are texts."""
+    if isinstance(error, MissingIdColumnError):
+        return f"expected a column named {job.options['id_column']}, there is none; name it with id_column"
     if isinstance(error, MissingColumnError):
         column = job.options.get("text_column")
         named = f"named {column}" if column else "of text (text, content, body ...)"

@@ -89,7 +89,8 @@ class Desk:
             found = iter(answered.answers)
             whole = [next(found) if len(item.text) <= limit else _too_long(item, limit) for item in items]
             answered = replace(answered, answers=whole)
-        self.metrics.answered(answered)
+        model = serving.classifier.bundle.manifest.model_hash
+        self.metrics.answered(answered, model=model, granularity=granularity)
         return answered
 
     def spend(self, request: Request, texts: int) -> None:

@@ -13,7 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from models.prediction import Problem
 from service.auth import Scope
@@ -59,6 +62,20 @@ _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file."},
     206: {"description": "The bytes that `Range` asks for."},
 }
+
+
+class _File(FileResponse):
+    """A file, whole or in part. A `Range` that cannot be answered is a problem like any other."""
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] not in (200, 206):
+                size = self.headers["content-length"]
+                detail = f"expected a Range of bytes among the {size} of the file"
+                raise HTTPException(416, detail, headers={"Content-Range": f"bytes */{size}"})
+            await send(message)
+
+        await super().__call__(scope, receive, tell)
 
 
 async def _find(job_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], request: Request, desk: DeskDependency) -> Job:
@@ -214,7 +231,7 @@ def _file(job: Job, path: FilePath, media_type: str, name: str) -> FileResponse:
         raise JobNotFinishedError(f"expected a job that is completed, this one is {job.state}")
     if not path.is_file():
         raise JobExpiredError("the file is not there; do all services that share the database share RASID_JOBS too?")
-    return FileResponse(path, media_type=media_type, filename=name, headers={"Cache-Control": "private, no-store"})
+    return _File(path, media_type=media_type, filename=name, headers={"Cache-Control": "private, no-store"})
 
 
 def _describe(job: Job, desk: Desk) -> JobResponse:

@@ -39,7 +39,7 @@ class RayScorer:
         try:
             import ray  # noqa: PLC0415 - an extra
         except ImportError:
-            raise InputError("--engine ray needs Ray: pip install 'rasid[ray]'") from None
+            raise InputError("--engine ray needs Ray: pip install -e '.[ray]' in the checkout") from None
         self._path = bundle
         self._bundle = load_bundle(bundle or released_bundle_path(), require_seal=True)
         self._workers = workers

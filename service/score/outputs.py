@@ -60,13 +60,23 @@ def write_rejects(path: str, entries: Iterable[Entry]) -> None:
 
 
 class Columns:
-    """The columns of a table: those kept of the input, then ours. A kept one with a name of ours gets `input_` before it."""
+    """The columns of a table: those kept of the input, then ours.
+
+    A kept one with a name of ours gets `input_` before it, as often as it takes to be the only one of its name.
+    """
 
     def __init__(self, labels: Sequence[str], kept: Sequence[str] = ()) -> None:
         self.labels = labels
         scores = [f"{label}_{what}" for label in labels for what in ("probability", "decision")]
         own = ["id", "language", "flags", *scores, "evidence", "truncated", "model"]
-        self._kept = {name: f"input_{name}" if name in own else name for name in kept}
+        taken = {*kept, *own}
+        self._kept: dict[str, str] = {}
+        for name in kept:
+            new = name
+            while new in own or (new != name and new in taken):
+                new = f"input_{new}"
+            taken.add(new)
+            self._kept[name] = new
         self.names = [*self._kept.values(), *own]
 
     def row(self, entry: Entry) -> dict[str, Any]:

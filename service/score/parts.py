@@ -62,7 +62,7 @@ class Parts:
                     f"{folder} was begun with other {' and '.join(changed)}: give the same, or begin anew with --restart"
                 )
         else:
-            write_whole(stored, json.dumps(run, ensure_ascii=False, indent=1).encode())
+            write_whole(stored, json.dumps(run, indent=1).encode())  # in ASCII: names of files need not be UTF-8
         return parts
 
     def __enter__(self) -> Self:

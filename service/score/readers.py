@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import sys
 import zipfile
@@ -14,7 +15,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 from xml.etree.ElementTree import ParseError
 
@@ -82,7 +82,7 @@ def read_start(source: Source, count: int) -> bytes:
 def read_records(source: Source) -> Iterator[Record]:
     """The records of a source. Raises InputError where it is nothing of its format at all."""
     readers = {"jsonl": _jsonl, "csv": _delimited, "tsv": _delimited, "parquet": _parquet, "xlsx": _excel, "txt": _plain}
-    name = "standard input" if source.path == STANDARD_INPUT else Path(source.path).name
+    name = source.name
     try:
         for number, content in readers[source.format](source):
             yield Record(f"{name}:{number}", content)
@@ -268,19 +268,19 @@ def _excel(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
             if header is None:
                 header = ["" if cell is None else str(cell).strip() for cell in cells]
                 continue
-            yield number, {name: cell for name, cell in zip(header, cells, strict=False) if name}
+            whole = itertools.chain(cells, itertools.repeat(None))  # a row ends with its last cell that is not empty
+            yield number, {name: cell for name, cell in zip(header, whole, strict=False) if name}
 
 
 def _plain(source: Source) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
     with _text(source, newline=None) as text:
         content = text.read(_LINE_LIMIT + 1)
-    name = Path(source.path).name if source.path != STANDARD_INPUT else "standard input"
     if len(content) > _LINE_LIMIT:
         yield 1, _TOO_LONG
     elif not _is_clean(content):
         yield 1, Broken("not_utf8", "expected UTF-8 or UTF-16 with its mark; convert the file first")
     else:
-        yield 1, {"id": name, "text": content}
+        yield 1, {"id": source.name, "text": content}
 
 
 def _is_clean(text: str) -> bool:

@@ -26,6 +26,10 @@ class MissingColumnError(InputError):
     code = "missing_column"
 
 
+class MissingIdColumnError(MissingColumnError):
+    """A table has not the column of ids that was named."""
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which columns are used; None is found by name in every source."""
@@ -51,7 +55,8 @@ def read_rows(
 ) -> Iterator[Row]:
     """The rows of all sources in order, numbered behind `first`; with all their columns where these are to be kept.
 
-    Raises InputError where a source has no column of text or cannot be read.
+    Raises InputError where a source has no column of text, or not a column that was named, or cannot be read. Rows of JSON may
+    differ: there only the row is rejected.
     """
     number = first
     for source in sources:
@@ -90,6 +95,11 @@ def _choose(
             f"{source.path}: expected a column {columns.text or 'of text (text, content, body ...)'}, found "
             f"{', '.join(map(str, content)) or 'none'}; name it with --text-column"
         )
+    if columns.id and columns.id not in content and source.format != "jsonl":
+        raise MissingIdColumnError(
+            f"{source.path}: expected a column {columns.id}, found {', '.join(map(str, content)) or 'none'}; name it with "
+            "--id-column"
+        )
     return text, identity
 
 
@@ -100,8 +110,10 @@ def _row(number: int, record: Record, content: dict[str, Any], chosen: tuple[str
     text = content.get(text_name)
 
     def reject(code: str, detail: str) -> Row:
-        return Row(number, record.place, identity, None, {}, Broken(code, detail))
+        return Row(number, record.place, identity, None, {}, Broken(code, replace_surrogates(detail)))
 
+    if id_name is not None and id_name not in content:
+        return reject("missing_id", f"expected an id in {id_name}, there is none")
     if text is None:
         return reject("missing_text", f"expected a text in {text_name}, there is none")
     if not isinstance(text, str):

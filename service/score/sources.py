@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from models.errors import InputError
+from models.text import replace_surrogates
 from service.score.stores import facts_of_url, is_url, list_urls, open_url
 
 Format = Literal["jsonl", "csv", "tsv", "parquet", "xlsx", "txt"]
@@ -33,6 +35,14 @@ class Source:
     path: str
     format: Format
     max_bytes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called, without its folder."""
+        if self.path == STANDARD_INPUT:
+            return "standard input"
+        path = unquote(self.path.partition("?")[0]) if is_url(self.path) else self.path
+        return replace_surrogates(PurePath(path).name)
 
     @property
     def facts(self) -> tuple[int, int]:

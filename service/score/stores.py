@@ -5,8 +5,11 @@ from __future__ import annotations
 import fnmatch
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from models.errors import InputError
+
+_URL_CHARACTERS = "%/:?=&@+,;!$'()*"  # beside letters and digits; what else is in a URL is a name as people write it
 
 
 def is_url(path: str) -> bool:
@@ -19,24 +22,21 @@ def list_urls(url: str) -> list[str]:
     from pyarrow import fs  # noqa: PLC0415 - takes a while
 
     named, mark, query = url.partition("?")
-    base = named[: named.index("*")].rpartition("/")[0] if "*" in named else named
-    store, path = _open_store(base + mark + query)
-    prefix = base.removesuffix(path)
+    folder = named[: named.index("*")].rpartition("/")[0] if "*" in named else named.rstrip("/")
+    store, path = _open_store(folder + mark + query)
     try:
-        info = store.get_file_info(path)
-        if info.type == fs.FileType.File:
-            found = [path]
-        else:
-            inside = store.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-            found = sorted(entry.path for entry in inside if entry.type == fs.FileType.File)
+        if store.get_file_info(path).type == fs.FileType.File:
+            return [url]
+        inside = store.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     except OSError as error:
         raise InputError(f"{url}: cannot be listed: {type(error).__name__}") from None
+    found = sorted(entry.path.removeprefix(path).lstrip("/") for entry in inside if entry.type == fs.FileType.File)
     if "*" in named:
-        pattern = named.removeprefix(prefix)
+        pattern = unquote(named.removeprefix(folder)).lstrip("/")
         found = [entry for entry in found if fnmatch.fnmatchcase(entry, pattern)]
     if not found:
         raise InputError(f"there is no file at {url}")
-    return [prefix + entry + mark + query for entry in found]
+    return [f"{folder}/{quote(entry, safe='/')}{mark}{query}" for entry in found]
 
 
 def facts_of_url(url: str) -> tuple[int, int]:
@@ -86,7 +86,7 @@ def _open_store(url: str) -> tuple[Any, str]:
     from pyarrow import fs  # noqa: PLC0415
 
     try:
-        store, path = fs.FileSystem.from_uri(url)
+        store, path = fs.FileSystem.from_uri(quote(url, safe=_URL_CHARACTERS))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise InputError(
             f"{url}: expected a URL such as s3://BUCKET/KEY, gs://BUCKET/KEY or file:///PATH: {type(error).__name__}"

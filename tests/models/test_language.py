@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.language import detect_language
+from models.language import _script, detect_language
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,9 @@ def test_a_foreign_name_does_not_make_arabic_persian() -> None:
 @given(st.text(alphabet=st.characters(codec=None), max_size=60))
 def test_any_text_gets_an_answer(text: str) -> None:
     assert detect_language(text).language in ("ar", "en", "und")
+
+
+def test_what_is_remembered_of_letters_has_an_end() -> None:
+    for start in range(0, 0x30000, 0x1000):
+        detect_language("".join(map(chr, range(start, start + 0x1000))))
+    assert _script.cache_info().currsize <= 65_536

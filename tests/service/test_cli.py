@@ -43,13 +43,24 @@ def test_lines_in_lines_out_in_order_and_broken_lines_are_answered_in_place() ->
         b'{"text": "\xd9\x87\xd8\xb1\xd8\xa8\xd9\x88\xd8\xa7"}',
         b'{"text": "\xff"}',
         b'{"id": 9}',
+        b'{"id": null, "text": "They fled."}',
+        b'{"id": "", "text": "They fled."}',
+        b'{"id": 1.5, "text": "They fled."}',
+        b'{"id": true, "text": "They fled."}',
+        b'{"id": ["Qamishli"], "text": "They fled."}',
+        b'{"id": "' + b"x" * 256 + b'", "text": "They fled."}',
+        b'{"id": "' + b"x" * 257 + b'", "text": "They fled."}',
     ]
     done = runner.invoke(app, ["classify", "-", "--format", "jsonl"], input=b"\n".join(lines))
     assert done.exit_code == 0, done.output
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer["id"] for answer in answers] == ["x", "2", "7", "5", "6", "7"]
+    assert [answer["id"] for answer in answers[:6]] == ["x", "2", "7", "5", "6", "7"]
+    assert [answer["id"] for answer in answers[6:]] == ["8", "9", "1.5", "11", "12", "x" * 256, "14"]
     codes = [a.get("error", {}).get("code") for a in answers]
-    assert codes == [None, "invalid_line", "empty_text", None, "invalid_line", "invalid_line"]
+    assert codes[:6] == [None, "invalid_line", "empty_text", None, "invalid_line", "invalid_line"]
+    assert codes[6:] == [None, None, None, "invalid_line", "invalid_line", None, "invalid_line"]
+    assert "a string or a number" in answers[10]["error"]["detail"]
+    assert "at most 256 characters, got 257" in answers[12]["error"]["detail"]
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,7 @@ def test_the_service_is_alive_and_ready(client: TestClient, monkeypatch: pytest.
     client.app.state.desk.host._ready_until = 0.0
     response = client.get("/readyz")
     assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+    assert int(response.headers["retry-after"]) >= 1
 
 
 def test_an_unforeseen_failure_carries_the_request_id(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,6 +176,23 @@ def test_work_whose_caller_left_or_whose_deadline_passed_costs_no_inference(engi
     assert scheduler.state().waiting_tokens == 0
 
 
+def test_a_row_that_comes_too_late_for_all_who_wait_for_it_leaves_the_queue(engine: Engine, scheduler: Scheduler) -> None:
+    async def run() -> None:
+        first = await held(engine, scheduler)
+        late = await queued(scheduler, [[1] * 6], [[1] * 6], deadline=time.monotonic() + 0.3)
+        scheduler._batch_seconds = 10.0  # a batch that is begun now ends after their deadline
+        engine.gate.set()
+        for task in late:
+            with pytest.raises(DeadlineError):
+                await task
+        await first
+        state = scheduler.state()
+        assert (state.waiting_rows, state.waiting_tokens) == (0, 0)
+
+    asyncio.run(run())
+    assert len(engine.batches) == 1
+
+
 def test_a_row_that_one_of_two_callers_left_is_still_computed(engine: Engine, scheduler: Scheduler) -> None:
     async def run() -> None:
         first = await held(engine, scheduler)

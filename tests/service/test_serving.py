@@ -257,6 +257,9 @@ def test_a_worker_that_died_or_hangs_makes_the_service_unready(client: TestClien
     gate.open.set()
     client.app.state.desk.host.active.scheduler.close(timeout_seconds=5)
     assert "worker is gone" in client.get("/readyz").json()["detail"]
+    response = client.post("/v1/classify", json={"texts": TEXTS})
+    assert (response.status_code, response.json()["code"]) == (503, "shutting_down")
+    assert int(response.headers["retry-after"]) >= 1
 
 
 def test_another_bundle_takes_over_while_requests_run_and_can_be_taken_back(client: TestClient, bundles: Path) -> None:

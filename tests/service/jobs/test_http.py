@@ -83,7 +83,11 @@ def test_a_file_is_scored_as_its_texts_are_and_fetched_whole_or_in_part(
     assert [{**answer.model_dump(), "model": job["model"]} for answer in expected] == found
     part = client.get(f"/v1/jobs/{job['id']}/results", headers={"Range": "bytes=10-29"})
     assert (part.status_code, part.content) == (206, results.content[10:30])
-    assert client.get(f"/v1/jobs/{job['id']}/results", headers={"Range": "bytes=99999999-"}).status_code == 416
+    for asked in ("bytes=99999999-", "bytes=x", "lines=1-2"):
+        refused = client.get(f"/v1/jobs/{job['id']}/results", headers={"Range": asked})
+        assert (refused.status_code, refused.json()["code"]) == (416, "range_not_satisfiable")
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers["content-range"] == f"bytes */{len(results.content)}"
     [reject] = [json.loads(line) for line in client.get(f"/v1/jobs/{job['id']}/rejects").text.splitlines()]
     assert (reject["row"], reject["code"]) == (41, "invalid_json")
     assert sorted(path.name for path in (folder / job["id"]).iterdir()) == ["rejects.jsonl", "results.jsonl"]
@@ -97,6 +101,13 @@ def test_options_choose_columns_and_formats(client: TestClient) -> None:
     assert job["state"] == "completed", job
     rows = list(csv.DictReader(io.StringIO(client.get(f"/v1/jobs/{job['id']}/results").content.decode("utf-8-sig"))))
     assert [(row["id"], row["note"]) for row in rows] == [("1", "'=1+1"), ("2", "b")]
+
+
+def test_a_column_that_is_not_there_is_told_with_the_option_that_names_it(client: TestClient) -> None:
+    for option in ("text_column", "id_column"):
+        job = wait(client, send(client, b"ref,body\n1,They fled.\n", "t.csv", **{option: "none"}).json()["id"])
+        assert (job["state"], job["error"]["code"]) == ("failed", "missing_column")
+        assert job["error"]["detail"] == f"expected a column named none, there is none; name it with {option}"
 
 
 def test_the_progress_comes_as_events(client: TestClient) -> None:
@@ -159,6 +170,8 @@ def test_a_file_that_turns_out_bad_fails_its_job_with_the_reason_and_without_its
     bomb = gzip.compress(b'{"text": "' + b"a" * 20_000_000 + b'"}\n')
     for content, name, code in (
         (b"Qamishli,seventeen\n1,2\n", "a.csv", "missing_column"),
+        (LINES, "a.txt", None),
+        (LINES, "a.csv", None),
         (bomb, "a.jsonl.gz", "unpacks_to_too_much"),
         (LINES, "a.parquet", None),
         (b"PAR1" + b"x" * 90, "a.parquet", "invalid_input"),
@@ -169,6 +182,7 @@ def test_a_file_that_turns_out_bad_fails_its_job_with_the_reason_and_without_its
             job = wait(client, response.json()["id"])
             error = job["error"] or {}
             assert (job["state"], error.get("code")) == ("failed" if code else "completed", code)
+            assert code or (job["rows"], job["rejected"]) == (len(ROWS), 0)
             assert not (folder / job["id"]).exists() or code is None
         else:
             error = response.json()
@@ -288,6 +302,27 @@ def test_what_is_not_a_job_s_stays_where_it_is(released: Classifier, tmp_path: P
     assert not upload.exists()
 
 
+def test_what_a_submission_left_that_broke_off_is_deleted_where_services_share_a_database(
+    released: Classifier, tmp_path: Path
+) -> None:
+    folder, database = tmp_path / "jobs", f"sqlite:///{tmp_path / 'shared.db'}"
+    with TestClient(create_app(released, Settings(jobs=folder, jobs_database=database)), base_url=LOOPBACK) as client:
+        jobs = client.app.state.desk.jobs
+        jobs._pause_until = time.monotonic() + 600
+        known = folder / send(client, LINES).json()["id"]
+        old, new = folder / ("a" * 32), folder / ("b" * 32)
+        for path in (old, new):
+            path.mkdir()
+            (path / "input").write_bytes(LINES)
+        for path in (old, known):
+            os.utime(path, (0, 0))
+        jobs._swept = -math.inf
+        jobs._sweep(jobs.store, jobs.files)
+        assert not old.exists()
+        assert (new / "input").exists()  # its submission may go on
+        assert (known / "input").exists()
+
+
 def test_a_folder_is_cleaned_up_only_where_no_other_service_lives_on_it(tmp_path: Path) -> None:
     cleaned: list[str] = []
     services = {name: JobFiles(tmp_path) for name in ("first", "second", "third", "fourth")}
@@ -340,4 +375,5 @@ def test_a_folder_that_cannot_be_made_is_told(released: Classifier, tmp_path: Pa
         response = send(client, LINES)
         assert response.status_code == 503
         assert response.json()["code"] == "jobs_unavailable"
+        assert int(response.headers["retry-after"]) >= 1
         assert str(tmp_path) not in response.text

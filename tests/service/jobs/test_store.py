@@ -9,6 +9,8 @@ import pytest
 
 from models.errors import InputError
 from service.jobs import store as stores
+from service.jobs.files import JobFiles
+from service.jobs.host import JobHost
 from service.jobs.job import Job, State
 from service.jobs.store import IdempotencyError, JobStore, LeaseLostError
 
@@ -179,3 +181,17 @@ def test_a_database_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     for url in (f"sqlite:///{tmp_path}/none/jobs.db", "nonsense", "oracle://x"):
         with pytest.raises(InputError, match="sqlite:///PATH"):
             JobStore(url)
+
+
+def test_a_file_that_ends_the_whole_service_again_and_again_runs_out_of_tries(tmp_path: Path) -> None:
+    tries = []
+    for _ in range(3):
+        files, store = JobFiles(tmp_path / "files"), JobStore(f"sqlite:///{tmp_path / 'jobs.db'}")
+        JobHost._clean_up(store, files)  # as a service does when it starts
+        if not tries:
+            submit(store, "one")
+        job = store.claim("w", validated=False)
+        assert job is not None
+        tries.append(job.tries)
+        store.close()
+    assert tries == [1, 2, 3]

@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import openpyxl
 import pyarrow as pa
@@ -21,7 +22,7 @@ from models.errors import InputError
 from service.score import readers, windows
 from service.score.here import LocalScorer
 from service.score.outputs import check_output
-from service.score.rows import Columns, count_rows, read_rows
+from service.score.rows import Columns, MissingIdColumnError, count_rows, read_rows
 from service.score.score import score
 from service.score.sources import Source, find_sources
 from service.score.windows import ScoreOptions
@@ -218,3 +219,54 @@ def test_what_a_run_writes_is_not_what_it_reads(tiny: Classifier, tmp_path: Path
     assert [Path(one.path).name for one in find_sources([str(tmp_path / "*.jsonl")], but=own)] == ["a.jsonl"]
     with pytest.raises(InputError, match="written by this run"):
         find_sources([str(tmp_path / "out.jsonl")], but=own)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "xlsx"])
+def test_a_column_of_ids_that_was_named_is_there_or_nothing_is_scored(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    rows = [["text", "ref"], ["They fled.", None], ["Rain.", "r2"]]
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": ["They fled.", "Rain."], "ref": [None, "r2"]}), path)
+    elif kind == "xlsx":
+        book = openpyxl.Workbook()
+        for row in rows:
+            book.active.append(row)
+        book.save(path)
+    else:
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter="\t" if kind == "tsv" else ",").writerows(rows)
+    sources = find_sources([str(path)])
+    assert [row.id for row in read_rows(sources, Columns(id="ref"), max_characters=100)] == ["1", "r2"]
+    with pytest.raises(MissingIdColumnError, match="--id-column"):
+        list(read_rows(sources, Columns(id="reference"), max_characters=100))
+
+
+def test_a_row_of_json_without_the_id_that_was_named_is_rejected(tiny: Classifier, tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": TEXTS[0]}, {"ref": "b", "text": TEXTS[0]}, {"ref": None, "text": TEXTS[0]}]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    found, rejects = run(tiny, path, tmp_path / "out.jsonl", columns=Columns(id="ref"))
+    assert [row["id"] for row in found] == ["b", "3"]
+    assert [(reject["row"], reject["code"]) for reject in rejects] == [(1, "missing_id")]
+
+
+@pytest.mark.parametrize("folder", ["plain", "with space", "أخبار", "a#b [1] %20"])
+def test_a_folder_in_a_store_may_be_called_anything(tiny: Classifier, tmp_path: Path, folder: str) -> None:
+    names = ["deep/خبر.txt", "a b.txt", "q?x#y.txt", "100%.txt"]
+    for name in names:
+        path = tmp_path / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{TEXTS[0]} {name}")
+    url = (tmp_path / folder).as_uri()
+    for given in (url, url + "/", url + "/*.txt", url + "/?"):
+        found = find_sources([given])
+        assert [source.name for source in found] == ["100%.txt", "a b.txt", "خبر.txt", "q?x#y.txt"]
+        rows = list(read_rows(found, Columns(), max_characters=100))
+        assert [row.item.text for row in rows if row.item] == [f"{TEXTS[0]} {name}" for name in sorted(names)]
+        assert [row.id for row in rows] == [source.name for source in found]
+        assert all(source.facts[0] for source in found)
+    for given in (url + "/deep/خبر.txt", url + "/deep/" + quote("خبر.txt"), url + "/deep/خ*", url + "/deep/%D8%AE*"):
+        [source] = find_sources([given])
+        [row] = read_rows([source], Columns(), max_characters=100)
+        assert (row.id, row.place) == ("خبر.txt", "خبر.txt:1")
+    if "%" not in folder:  # as people write it
+        assert len(find_sources([f"file://{tmp_path}/{folder}/"])) == 4

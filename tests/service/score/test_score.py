@@ -24,7 +24,7 @@ from service.cli import app
 from service.score import windows
 from service.score.here import LocalScorer
 from service.score.outputs import harmless, write_output
-from service.score.rows import Columns, read_rows
+from service.score.rows import Columns, MissingIdColumnError, read_rows
 from service.score.score import score
 from service.score.sources import find_sources
 from service.score.windows import ScoreOptions
@@ -164,6 +164,8 @@ def test_inputs_that_cannot_be_used_are_told_with_what_to_do(tmp_path: Path) -> 
     ):
         with pytest.raises(InputError, match=told):
             list(read_rows(find_sources([str(tmp_path / name)]), Columns(), max_characters=100))
+    with pytest.raises(MissingIdColumnError, match="expected a column three, found one, two; name it with --id-column"):
+        list(read_rows(find_sources([str(tmp_path / "a.csv")]), Columns("one", "three"), max_characters=100))
 
 
 def test_the_command_scores_a_file_and_tells_what_came_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,3 +222,50 @@ def test_kept_columns_are_written_whatever_they_hold_and_wherever_they_come(
         assert [row["input_language"] for row in table] == ["", "de"]
         assert [row["language"] for row in table] == ["en", "en"]
         assert json.loads(table[1]["late"]) == {"deep": [None, "\ufffd"]}
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "xlsx"])
+def test_every_kept_column_has_a_name_of_its_own(tiny: Classifier, tmp_path: Path, kind: str) -> None:
+    row = {"text": "They fled.", "language": "a", "input_language": "b", "input_input_language": "c", "model": "d"}
+    output = tmp_path / f"out.{kind}"
+    run(tiny, jsonl(tmp_path / "in.jsonl", [row]), output, keep_columns=True)
+    if kind == "parquet":
+        names, [cells] = pq.read_table(output).column_names, [list(r.values()) for r in pq.read_table(output).to_pylist()]
+    elif kind == "xlsx":
+        names, cells = openpyxl.load_workbook(output).active.iter_rows(values_only=True)
+    else:
+        names, cells = csv.reader(io.StringIO(output.read_text("utf-8-sig")), delimiter="\t" if kind == "tsv" else ",")
+    assert len(set(names)) == len(names) == len(cells)
+    found = dict(zip(names, cells, strict=True))
+    assert (found["input_language"], found["input_input_language"], found["input_model"]) == ("b", "c", "d")
+    assert (found["input_input_input_language"], found["language"], found["model"]) == ("a", "en", "tiny 0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are always UTF-8")
+def test_a_file_whose_name_is_not_utf8_is_scored_and_gone_on_with(tiny: Classifier, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    jsonl(folder / os.fsdecode(b"\xe9.jsonl"), [{"text": TEXTS[0]}, {"id": "x"}])
+    (folder / os.fsdecode(b"\xe9.txt")).write_text(TEXTS[0])
+    output = folder / "out.jsonl"
+
+    def stop(rows: int, _rejected: int) -> None:
+        if rows:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, [str(folder)], output, progress=stop)
+    found, rejects = run(tiny, [str(folder / "*\udce9*")], output, resume=True)
+    assert [row["id"] for row in found] == ["1", "\ufffd.txt"]
+    assert [reject["place"] for reject in rejects] == ["\ufffd.jsonl:2"]
+    _, rejects = run(tiny, [str(folder / "*.jsonl")], tmp_path / "out.jsonl", columns=Columns(text="\udce9"))
+    assert [reject["code"] for reject in rejects] == ["missing_text"] * 4
+
+
+@pytest.mark.parametrize("engine", [(), ("--engine", "onnxruntime")])
+def test_workers_without_a_cluster_are_refused(tmp_path: Path, engine: tuple[str, ...]) -> None:
+    source = jsonl(tmp_path / "in.jsonl", [{"text": TEXTS[0]}])
+    done = runner.invoke(app, ["score", str(source), str(tmp_path / "out.csv"), "--workers", "2", *engine])
+    assert done.exit_code == 2
+    assert "--workers is for --engine ray" in " ".join(done.output.split())
+    assert not (tmp_path / "out.csv").exists()
