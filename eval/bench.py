@@ -203,7 +203,10 @@ def find_contenders(bundle: Bundle, reference: Path, *, threads: int) -> tuple[l
     contenders.append(contender("float32", "--model", str(folder / "float32.onnx")))
     missing = [name for name in _TORCH_PARTS if importlib.util.find_spec(name) is None]
     if missing:
-        notice = f"the transformers pipeline is left out: {' and '.join(missing)} not installed (pip install -e '.[train]' in the checkout)"
+        notice = (
+            f"the transformers pipeline is left out: {' and '.join(missing)} not installed "
+            "(pip install -e '.[train]' in the checkout)"
+        )
         return contenders, [notice]
     contenders.append(contender("pipeline", "--model", str(folder / "pytorch")))
     return contenders, []

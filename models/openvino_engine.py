@@ -1,6 +1,6 @@
 """The engine on OpenVINO, an extra: the same `model.onnx`, for machines where it is the faster runtime.
 
-Install it with `pip install -e '.[openvino]' in the checkout`, choose it with `RASID_ENGINE=openvino`.
+Install it with `pip install -e '.[openvino]'` in the checkout, choose it with `RASID_ENGINE=openvino`.
 
 Its kernels add in another order for other batch sizes (a logit moved by 0.05), and two requests at once on one compiled model
 of open shape gave wrong numbers (2026.4), so it is given one row at a time: the answers must not depend on the company.
@@ -26,7 +26,9 @@ class OpenVinoEngine(Engine):
         try:
             import openvino  # noqa: PLC0415 - an extra
         except ImportError:
-            raise EngineError("OpenVINO is not installed: pip install -e '.[openvino]' in the checkout, or RASID_ENGINE=onnxruntime") from None
+            raise EngineError(
+                "OpenVINO is not installed: pip install -e '.[openvino]' in the checkout, or RASID_ENGINE=onnxruntime"
+            ) from None
         options = {
             "INFERENCE_NUM_THREADS": threads or available_processors(),
             "NUM_STREAMS": 1,

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ray", reason="RAY IS NOT INSTALLED, so scoring on it is not tested: pip install -e '.[ray]' in the checkout")
+pytest.importorskip(
+    "ray", reason="RAY IS NOT INSTALLED, so scoring on it is not tested: pip install -e '.[ray]' in the checkout"
+)
 
 TEXTS = ["They fled the village.", "نزحت العائلات من القرية.", "Rain.", "The ministry had no comment. It said so twice."]
 
