@@ -16,14 +16,14 @@ SOURCES = (
         "Apache-2.0 and a citation licence; articles belong to the outlets",
     ),
     ("ceha", "dataminr-ai/CEHA, conflict events in the Horn of Africa", "unstated"),
-    ("conflibert_*", "eventdata/ConfliBERT: CAMEO leads, InSight Crime, SATP notes", "unstated"),
-    ("fa_kes", "FA-KES, articles on the Syrian war", "CC BY 4.0 in the original release"),
+    ("conflibert_*", "eventdata/ConfliBERT: CAMEO leads, InSight Crime, SATP notes, BBC News", "unstated"),
+    ("fa_kes", "FA-KES, articles on the Syrian war", "unstated in the copy used; CC BY 4.0 in the original release, by a third party's card"),
     ("fignews", "CAMeL-Lab/FIGNEWS-2024, posts in Arabic and English", "MIT"),
     ("india_police_events", "slanglab/IndiaPoliceEvents, Times of India 2002", "unstated"),
     ("internal_displacement", "Data4Democracy/internal-displacement", "unstated"),
     ("masakhanews", "masakhane-io/masakhane-news, English part", "unstated"),
     ("ntrex", "MicrosoftTranslator/NTREX, newstest2019 in both languages", "CC BY-SA 4.0"),
-    ("wikipedia_frontlines", "Wikipedia articles on wars in Syria, Iraq and Ukraine", "CC BY-SA"),
+    ("wikipedia_frontlines", "Wikipedia articles on wars in Syria, Iraq and Ukraine", "unstated in the copy used; Wikipedia is CC BY-SA"),
 )
 
 # Sources of test passages alone: no row of theirs is trained on.
@@ -107,7 +107,7 @@ difference of a probability {parity["largest_probability_difference"]:.3f}.
 ## Training
 
 {training["train"]} training and {training["validation"]} validation passages, split by source document; {training["dropped_duplicates"]} duplicates
-dropped. Focal loss, and the same loss between the sides of contrast pairs. Seeds {", ".join(map(str, training["seeds"]))} (weights averaged where more than one). {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations, {articles} of articles' sentences (for the thresholds of articles alone), {corrections} corrections, {others} other labelled text. Settings: {settings}. Calibration, thresholds and
+dropped, {training.get("excluded", 0)} passages left out because they overlap with the evaluation files (a document, or ten words in a row). Focal loss, and the same loss between the sides of contrast pairs. Seeds {", ".join(map(str, training["seeds"]))} (weights averaged where more than one). {len(own)} files are Rasid's own corpus, {len(standoff)} are standoff annotations, {articles} of articles' sentences (for the thresholds of articles alone), {corrections} corrections, {others} other labelled text. Settings: {settings}. Calibration, thresholds and
 the review band come from the validation passages alone.
 
 {_averaged(training)}| file | SHA-256 of its content (first 16) |

@@ -57,6 +57,13 @@ Pseudo = Annotated[
     list[Path] | None,
     typer.Option(help="Standoff probabilities by rasid-train pseudo-label: soft targets for training; repeatable."),
 ]
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Evaluation files (labelled, or articles): rows of their documents, or with ten words in a row of theirs, are "
+        "left out; repeatable."
+    ),
+]
 Validation = Annotated[
     list[Path] | None, typer.Option("--validation", help="Labelled validation file; else a share of the documents.")
 ]
@@ -102,6 +109,7 @@ def run(
     collection: Collections = None,
     corrections: Corrections = None,
     pseudo: Pseudo = None,
+    exclude: Exclude = None,
     validation: Validation = None,
     work: Work = Path("runs/latest"),
     taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
@@ -122,6 +130,7 @@ def run(
         collection=collection,
         corrections=corrections,
         pseudo=pseudo,
+        exclude=exclude,
         validation=validation,
         work=work,
         taxonomy=taxonomy,
@@ -144,6 +153,7 @@ def fit_network(
     collection: Collections = None,
     corrections: Corrections = None,
     pseudo: Pseudo = None,
+    exclude: Exclude = None,
     validation: Validation = None,
     work: Work = Path("runs/latest"),
     taxonomy: TaxonomyPath = DEFAULT_TAXONOMY_PATH,
@@ -166,6 +176,7 @@ def fit_network(
                 collections=tuple(collection or ()),
                 corrections=tuple(corrections or ()),
                 pseudo=tuple(pseudo or ()),
+                exclude=tuple(exclude or ()),
                 validation_paths=tuple(validation or ()),
             ),
             loaded,

@@ -15,6 +15,8 @@ data=$1 runs=$2
 here=$(cd "$(dirname "$0")" && pwd)
 texts=(--collection "$data/pool.en.jsonl.gz" --collection "$data/pool.ar.jsonl.gz" --collection "$data/real.train.jsonl")
 
+unseen=(--exclude "$data/real.dev.jsonl" --exclude "$data/docs.dev.jsonl")
+
 own=()
 for file in "$here"/corpus/*.jsonl; do
   case $(basename "$file") in
@@ -24,7 +26,7 @@ for file in "$here"/corpus/*.jsonl; do
 done
 
 rasid-train fit --data "$data/real.train.jsonl" "${own[@]}" --annotations "$here/annotations" \
-  --corrections "$here/annotations/corrections" "${texts[@]}" --work "$runs/shipped" --epochs 3
+  --corrections "$here/annotations/corrections" "${texts[@]}" "${unseen[@]}" --work "$runs/shipped" --epochs 3
 rasid-train export --work "$runs/shipped"
 rasid-train calibrate --work "$runs/shipped" --name rasid --version 1.1.1 --articles "$here/annotations/articles" "${texts[@]}"
 

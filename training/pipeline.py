@@ -64,6 +64,7 @@ class DataSettings:
     collections: tuple[Path, ...] = ()
     corrections: tuple[Path, ...] = ()
     pseudo: tuple[Path, ...] = ()
+    exclude: tuple[Path, ...] = ()
     validation_paths: tuple[Path, ...] = ()
     validation_share: float = 0.12
 
@@ -77,6 +78,7 @@ def prepare_data(data: DataSettings, taxonomy: Taxonomy, work: Path) -> Dataset:
         collections=data.collections,
         corrections=data.corrections,
         pseudo=data.pseudo,
+        exclude=data.exclude,
         validation_share=data.validation_share,
         validation_paths=data.validation_paths,
     )
@@ -90,6 +92,7 @@ def prepare_data(data: DataSettings, taxonomy: Taxonomy, work: Path) -> Dataset:
         "train": len(dataset.train),
         "validation": len(dataset.validation),
         "dropped_duplicates": dataset.dropped_duplicates,
+        "excluded": dataset.excluded,
     }
     _write_json(work / "dataset.json", summary)
     logger.info("%d training rows, %d validation rows", len(dataset.train), len(dataset.validation))
@@ -224,7 +227,7 @@ def calibrate_bundle(
         training={
             **{key: network[key] for key in ("base_source", "vocabulary", "settings", "noise", "seeds", "history")},
             **({"averaged": network["averaged"]} if "averaged" in network else {}),
-            **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates")},
+            **{key: dataset[key] for key in ("train", "validation", "dropped_duplicates", "excluded")},
             "parity": asdict(parity),
             "review_band": [asdict(band) for band in bands],
             "reference": _histograms(rule, exported, languages, taxonomy),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from models.example import LabelledExample, digest_examples, labelled_files, rea
 from models.language import detect_language
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
+from training.overlap import EvaluationTexts, read_evaluation_texts
 from training.standoff import (
     SoftExample,
     distinct_names,
@@ -28,6 +30,8 @@ from training.standoff import (
 logger = logging.getLogger(__name__)
 
 OWN_PREFIX = "own-"  # ids of the own corpus begin so
+# One collection gives its stories a second time, sentence by sentence, under ids of their own.
+_SENTENCE_OF_STORY = re.compile(r"(india_police_events)_sents:(\d+)\.\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Dataset:
     validation: tuple[TrainingRow, ...]
     digests: dict[str, str]
     dropped_duplicates: int
+    excluded: int
 
 
 def load_dataset(
@@ -61,6 +66,7 @@ def load_dataset(
     collections: Sequence[Path] = (),
     corrections: Sequence[Path] = (),
     pseudo: Sequence[Path] = (),
+    exclude: Sequence[Path] = (),
     validation_share: float = 0.12,
     validation_paths: Sequence[Path] = (),
 ) -> Dataset:
@@ -71,7 +77,8 @@ def load_dataset(
     same prepared text are kept once (first come; a later one with other labels marks the kept row unsure). `pseudo` are
     standoff files of probabilities: training rows too, unless somebody labelled the text or its document is for
     validation. Without `validation_paths` a document goes to validation by a hash of its name, so adding rows never moves
-    the old ones; with them, texts and documents (the part of an id before `#`) of those files are not trained on.
+    the old ones; with them, texts and documents (the part of an id before `#`) of those files are not trained on. Rows that
+    overlap with the evaluation files `exclude` (`training.overlap`) are in neither part.
     Raises InputError where a part is empty, ExampleFormatError naming file and line where a file breaks its format.
     """
     digests: dict[str, str] = {}
@@ -105,6 +112,10 @@ def load_dataset(
             dropped += 1
             if first.targets != row.targets and not first.unsure:
                 kept[row.text] = replace(first, unsure=True)
+    evaluated = read_evaluation_texts(exclude, taxonomy)
+    labelled = frozenset(kept)
+    kept = {text: row for text, row in kept.items() if not _evaluated(row, evaluated)}
+    excluded = len(labelled) - len(kept)
     train: list[TrainingRow] = []
     validation: list[TrainingRow] = []
     for text, row in kept.items():
@@ -125,10 +136,17 @@ def load_dataset(
     if pseudo:
         soft, soft_digests = read_pseudo_labels(labelled_files(pseudo), collections, taxonomy)
         digests.update(soft_digests)
-        train += _pseudo_rows(
-            soft, kept.keys(), {row.document for row in validation}, 0.0 if validation_paths else validation_share
-        )
-    return Dataset(tuple(train), tuple(validation), digests, dropped)
+        rows = _pseudo_rows(soft, labelled, {row.document for row in validation}, 0.0 if validation_paths else validation_share)
+        apart = [row for row in rows if not _evaluated(row, evaluated)]
+        excluded += len(rows) - len(apart)
+        train += apart
+    if excluded:
+        logger.info("%d rows left out: they overlap with the evaluation files", excluded)
+    return Dataset(tuple(train), tuple(validation), digests, dropped, excluded)
+
+
+def _evaluated(row: TrainingRow, evaluated: EvaluationTexts) -> bool:
+    return evaluated.overlap(row.text, row.document if row.document != row.id else "")
 
 
 def without_documents(rows: Sequence[TrainingRow], others: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -142,7 +160,7 @@ def _pseudo_rows(
 ) -> list[TrainingRow]:
     rows: dict[str, TrainingRow] = {}
     for example in examples:
-        text, document = prepare_text(example.text).text, example.id.split("#", 1)[0]
+        text, document = prepare_text(example.text).text, source_document(example.id)
         if not text or text in labelled or document in held_out or in_share(document, validation_share):
             continue
         rows.setdefault(
@@ -169,13 +187,20 @@ def training_row(example: LabelledExample, taxonomy: Taxonomy) -> TrainingRow:
     """Prepare one example; the language is detected where the example does not state it."""
     return TrainingRow(
         id=example.id,
-        document=example.document,
+        document=source_document(example.id),
         source=example.source or example.id.split(":", 1)[0],
         language=example.lang or detect_language(example.text).language,
         text=prepare_text(example.text).text,
         targets=tuple(int(label in example.labels) for label in taxonomy.label_ids),
         unsure=example.unsure,
     )
+
+
+def source_document(identity: str) -> str:
+    """The document that a passage is of: the part of its id before `#`."""
+    document = identity.split("#", 1)[0]
+    story = _SENTENCE_OF_STORY.fullmatch(document)
+    return f"{story[1]}:{story[2]}" if story else document
 
 
 def in_share(document: str, share: float) -> bool:

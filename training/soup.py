@@ -97,7 +97,7 @@ def average_networks(parts: Sequence[Path], work: Path) -> Path:
         "digests": digests,
         "train": len(train),
         "validation": len(validation),
-        "dropped_duplicates": max(summary["dropped_duplicates"] for summary in summaries),
+        **{key: max(summary[key] for summary in summaries) for key in ("dropped_duplicates", "excluded")},
     }
     for file, content in (("network.json", told), ("dataset.json", dataset)):
         (work / file).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import ExampleFormatError, InputError
-from training.rows import in_share, load_dataset
+from training.rows import in_share, load_dataset, source_document
 from training.standoff import resolve_annotations, text_digest
 
 
@@ -80,6 +80,41 @@ def test_nothing_of_given_validation_files_is_trained_on(tmp_path: Path, taxonom
     dataset = load_dataset([train], taxonomy, validation_paths=[write(tmp_path / "v.jsonl", judged)])
     assert {r.id for r in dataset.validation} == {"d20#20", "d21#21", "d22#22", "7"}
     assert {r.text for r in dataset.train} == {*(f"text number {i}" for i in range(6)), "a"}
+
+
+def test_what_evaluation_files_hold_is_in_neither_part(tmp_path: Path, taxonomy) -> None:
+    wire = "The ministry said on Monday that nine families had left the village of Kafr after the raid"
+    rows = [row(i) for i in range(60)]
+    rows += [
+        row(70, f"{wire}."),
+        row(71, f"Earlier, {wire.lower()}"),
+        row(72, " ".join(wire.split()[:9])),
+        row(73, document=90),
+    ]
+    rows += [
+        row(74, "They left. Nobody came back to the village before the winter of that year."),
+        {"id": "5", "text": "b", "labels": []},
+    ]
+    passages = write(
+        tmp_path / "dev.jsonl", [row(80, f"{wire}, agencies say"), row(81, document=90), {"id": "5", "text": "c", "labels": []}]
+    )
+    sentences = [
+        {"text": "Nobody came back to the village", "labels": []},
+        {"text": "before the winter of that year.", "labels": []},
+    ]
+    articles = write(tmp_path / "docs.jsonl", [{"id": "a", "sentences": sentences}])
+    dataset = load_dataset([write(tmp_path / "a.jsonl", rows)], taxonomy, exclude=[passages, articles])
+    assert dataset.excluded == 4
+    left = {r.id for r in (*dataset.train, *dataset.validation)}
+    assert {"d72#72", "5"} <= left
+    assert not {"d70#70", "d71#71", "d90#73", "d74#74"} & left
+    with pytest.raises(ExampleFormatError, match=r"docs\.jsonl:1: expected an article with id and sentences"):
+        load_dataset([tmp_path / "a.jsonl"], taxonomy, exclude=[write(articles, [{"id": "a", "sentences": ["x"]}])])
+
+
+def test_sentences_of_a_story_are_of_its_document(taxonomy) -> None:
+    assert source_document("india_police_events_sents:1216.9#0") == source_document("india_police_events:1216#7")
+    assert source_document("ant_cnn:CN-1-2#3") == "ant_cnn:CN-1-2"
 
 
 def test_files_of_one_name_keep_their_digests_apart(tmp_path: Path, taxonomy) -> None:
