@@ -43,7 +43,7 @@ SHIPPED_LIMIT = """- Labels were set by single careful readings; two readers gav
   night) gets a probability of displacement of .34, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .93. The
   review band guards the precision of what is decided; it does not catch every miss.
 - What did not happen is still taken for what did where the sentence is less plain: "No family was displaced." gets a probability of
-  displacement of .04, but "The army denied that Alawite villagers had been killed for their faith." one of sectarian violence of .91
+  displacement of .04, but "The rumour that Yazidi villagers had been killed proved false." one of sectarian violence of .86
   (these probabilities: `rasid classify TEXT --granularity passage`).
 """
 
