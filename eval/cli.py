@@ -20,7 +20,7 @@ from eval.contenders.workload import FULL, QUICK
 from eval.footprint import measure_footprint
 from eval.gate import MARGIN, gate
 from eval.page import write_page
-from eval.reliability.cli import prove_app
+from eval.reliability.cli import prove_app, told
 from eval.report import write_report
 from eval.run import Stage, evaluate
 from eval.scoring import Progress
@@ -30,13 +30,10 @@ from eval.stability import measure_stability
 from eval.tables import print_differences, print_gate, print_report
 from models.bundle import released_bundle_path
 from models.classifier import Classifier
-from models.errors import InputError, RasidError
 from models.example import read_examples
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(prove_app, name="prove")
-_errors = Console(stderr=True)
-
 
 Bundle = Annotated[Path | None, typer.Option(help="Bundle to measure; the released one by default.")]
 Documents = Annotated[Path | None, typer.Option(help="Labelled articles, JSONL: id and sentences, each with text and labels.")]
@@ -50,15 +47,6 @@ def main() -> None:
 
     Exit codes: 0 done, 1 the bundle or the machine failed, 2 the input cannot be used.
     """
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except RasidError as error:
-        _errors.print(f"rasid-eval: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
 
 
 def _stage(quiet: bool) -> Stage:
@@ -99,7 +87,7 @@ def run(
     and the share sent to review; baselines on the same texts; where it is weak; articles and their evidence; the project's
     own suites.
     """
-    with _told():
+    with told():
         classifier = Classifier.load(bundle, threads=threads, require_seal=False)
         evaluation = evaluate(
             classifier,
@@ -132,7 +120,7 @@ def compare_bundles(
     quiet: Quiet = False,
 ) -> None:
     """Compare two bundles on the same texts: F1 of both, paired bootstrap interval of B minus A, McNemar's test a label."""
-    with _told():
+    with told():
         classifiers = [Classifier.load(path, require_seal=False) for path in (first, second)]
         found = compare(classifiers[0], classifiers[1], data, stage=_stage(quiet))
     if as_json:
@@ -167,7 +155,7 @@ def pass_gate(
     their evidence, their sentences), a suite or the decisions outside the review band; and, all looks together, on a label
     in one language or in articles, or a part of a suite.
     """
-    with _told():
+    with told():
         challenger = Classifier.load(candidate, require_seal=False)
         holder = None if first else Classifier.load(against, require_seal=False)
         result = gate(challenger, holder, data, documents=documents, suites=suites, margin=margin, stage=_stage(quiet))
@@ -197,7 +185,7 @@ def bench(
     Texts a second and latency by length and batch, ratios, start-up, memory, size and the share of the arithmetic limit.
     Run it with nothing else at work; about ten minutes on two cores.
     """
-    with _told(), tqdm(desc="measuring", unit=" texts", disable=quiet, dynamic_ncols=True) as bar:
+    with told(), tqdm(desc="measuring", unit=" texts", disable=quiet, dynamic_ncols=True) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -238,7 +226,7 @@ def bench_servers(
 
     Run it with nothing else at work; about five minutes on two cores.
     """
-    with _told(), tqdm(desc="measuring", unit=" turns", disable=quiet, dynamic_ncols=True) as bar:
+    with told(), tqdm(desc="measuring", unit=" turns", disable=quiet, dynamic_ncols=True) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -266,7 +254,7 @@ def footprint(
     processes: Annotated[int, typer.Option(min=1, help="Fresh processes to take the median of.")] = 5,
 ) -> None:
     """Measure time to the first answer, memory and size of a bundle, in fresh processes. Prints JSON."""
-    with _told():
+    with told():
         found = measure_footprint(bundle or released_bundle_path(), processes=processes)
         typer.echo(json.dumps(asdict(found), indent=2))
 
@@ -279,7 +267,7 @@ def stability(
     quiet: Quiet = False,
 ) -> None:
     """Check that a text's answer is the same alone, in any batch and in any order. Prints JSON."""
-    with _told():
+    with told():
         classifier = Classifier.load(bundle, require_seal=False)
         texts = [example.text for example in read_examples(data, classifier.bundle.taxonomy)]
         chosen = texts[:: max(1, len(texts) // limit)][:limit]

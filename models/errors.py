@@ -17,6 +17,10 @@ Messages say what was expected, what came and what to do. They never contain the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+_MOST_WORDS = 3
+
 
 class RasidError(Exception):
     """Base of all errors that Rasid raises on purpose. `code` is stable and machine-readable."""
@@ -82,3 +86,24 @@ class EngineError(RasidError):
     """The inference session failed."""
 
     code = "engine_error"
+
+
+def told_value(value: str) -> str:
+    """A value as a message may tell it: itself where it is as short as a name, else only its length, for it may be a text."""
+    return repr(value) if _is_short(value, 40) else f"a value of {len(value)} characters"
+
+
+def told_names(names: Iterable[object]) -> str:
+    """Names of columns or fields as a message may tell them: without a header they are texts, so long ones are only counted."""
+    given = [str(name) for name in names]
+    short = [name for name in given if _is_short(name, 30)]
+    if not given:
+        return "none"
+    told = [", ".join(short)] if short else []
+    if len(short) < len(given):
+        told.append(f"{len(given) - len(short)} that look like no names (is there a header?)")
+    return " and ".join(told)
+
+
+def _is_short(value: str, most_characters: int) -> bool:
+    return len(value) <= most_characters and 0 < len(value.split()) <= _MOST_WORDS

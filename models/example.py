@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.errors import ExampleFormatError, InputError, TaxonomyError
+from models.errors import ExampleFormatError, InputError, TaxonomyError, told_names, told_value
 from models.taxonomy import Taxonomy
 
 _TRUE = frozenset({"1", "true", "yes", "y"})
@@ -129,7 +129,7 @@ def _example(row: dict[str, Any], path: Path, line: int, taxonomy: Taxonomy) -> 
     where = f"{path}:{line}"
     for name in ("text", "labels"):
         if row.get(name) is None:
-            raise ExampleFormatError(f"{where}: expected a field {name!r}, the row has {', '.join(sorted(row))}")
+            raise ExampleFormatError(f"{where}: expected a field {name!r}, the row has {told_names(sorted(row))}")
     text = row["text"]
     if not isinstance(text, str):
         raise ExampleFormatError(f"{where}: expected text to be a string, got {type(text).__name__}")
@@ -162,4 +162,4 @@ def _truth(value: object, where: str) -> bool:
     word = str(value).strip().lower()
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
-    raise ExampleFormatError(f"{where}: expected unsure to be true or false, got {word!r}")
+    raise ExampleFormatError(f"{where}: expected unsure to be true or false, got {told_value(word)}")

@@ -15,7 +15,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.errors import TaxonomyError
+from models.errors import TaxonomyError, told_value
 
 DEFAULT_TAXONOMY_PATH = Path(__file__).with_name("taxonomy.json")
 
@@ -63,7 +63,7 @@ class Taxonomy(BaseModel):
         unknown = sorted(set(labels) - set(self.label_ids))
         if unknown:
             raise TaxonomyError(
-                f"unknown label {unknown[0]!r}; taxonomy {self.name} {self.version} has {', '.join(self.label_ids)}"
+                f"unknown label {told_value(unknown[0])}; taxonomy {self.name} {self.version} has {', '.join(self.label_ids)}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -37,7 +38,7 @@ _CHUNK = 64
 def main() -> None:
     """Read Arabic and English text about conflict.
 
-    Exit codes: 0 done, 1 the model or the machine failed, 2 the input cannot be used.
+    Exit codes: 0 done, 1 the model or the machine failed, 2 the input cannot be used, 130 interrupted (Ctrl-C).
     """
 
 
@@ -231,7 +232,10 @@ def score(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Actors of --engine ray; by default one a processor.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Bundle to use [RASID_BUNDLE, the released one].")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary, counts by label and reason, as JSON on standard output.")
+    ] = False,
 ) -> None:
     """Score files of texts, of any size, on this machine or in an object store (s3://, gs://, abfs://, hdfs://).
 
@@ -246,6 +250,8 @@ def score(
     with _told(), ExitStack() as stack:
         if workers is not None and engine != "ray":
             raise InputError("--workers is for --engine ray; on this machine RASID_THREADS says how many threads compute")
+        if as_json and output == "-":
+            raise InputError("--json prints the summary on standard output, where - prints the answers; name a file")
         settings = Settings()
         options = ScoreOptions(
             columns=Columns(text_column, id_column),
@@ -267,10 +273,13 @@ def score(
 
             opened = bundle or settings.bundle
             scorer = LocalScorer(Classifier.load(opened, threads=settings.threads, engine=engine or settings.engine))
-        done = run_score(
+        summary = run_score(
             scorer, sources, output, rejects, options, resume=resume, restart=restart, console=None if quiet else _errors
         )
-    raise typer.Exit(0 if done else 130)
+        if summary is None:
+            raise typer.Exit(130)
+        if as_json:
+            typer.echo(json.dumps(summary.as_json()))
 
 
 @keys_app.command("add", epilog="Example: rasid keys add newsroom --scope classify --rate 6000/minute --file keys.json")

@@ -23,6 +23,7 @@ ARABIC_EXAMPLE = (
 
 MOST_TEXTS = 10_000
 """No setting allows more texts in one request."""
+MAX_STREAM_LINES = 100_000
 
 
 def _mend(value: Any) -> Any:
@@ -140,6 +141,7 @@ class LimitsResponse(BaseModel):
 
     max_request_bytes: int = Field(description="Of a body, unpacked.")
     max_texts: int
+    max_stream_lines: int = Field(description="Of a request to `/v1/classify/stream`.")
     max_text_characters: int
     max_tokens: int = Field(description="Of a passage; longer ones are judged by their beginning and marked `truncated`.")
     timeout_seconds: float

@@ -91,6 +91,8 @@ def tiny_bert(vocabulary: int, *, layers: int = 2, hidden: int = 32) -> BertMode
 
 @pytest.fixture(scope="session", autouse=True)
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in [name for name in os.environ if name.startswith("RASID_") and name != "RASID_CONTRACT_EXAMPLES"]:
+        del os.environ[name]  # of whoever runs the tests
     os.environ["RASID_JOBS"] = str(tmp_path_factory.mktemp("state") / "jobs")
 
 

@@ -34,12 +34,18 @@ Annotators = Annotated[
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Expected errors become one line and an exit code: 2 where the input cannot be used, else 1."""
+    """Expected errors become one line and an exit code: 2 where the input cannot be used, else 1 (as for a full disk)."""
     try:
         yield
     except RasidError as error:
         _errors.print(f"rasid-train: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except BrokenPipeError:  # who read our output left: typer ends quietly
+        raise
+    except OSError as error:
+        cause = f"{error.strerror}: {error.filename or 'the machine'}" if error.strerror else " ".join(str(error).split())
+        _errors.print(f"rasid-train: {cause or type(error).__name__}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from None
 
 
 def sample(

@@ -17,13 +17,21 @@ SOURCES = (
     ),
     ("ceha", "dataminr-ai/CEHA, conflict events in the Horn of Africa", "unstated"),
     ("conflibert_*", "eventdata/ConfliBERT: CAMEO leads, InSight Crime, SATP notes, BBC News", "unstated"),
-    ("fa_kes", "FA-KES, articles on the Syrian war", "unstated in the copy used; CC BY 4.0 in the original release, by a third party's card"),
+    (
+        "fa_kes",
+        "FA-KES, articles on the Syrian war",
+        "unstated in the copy used; CC BY 4.0 in the original release, by a third party's card",
+    ),
     ("fignews", "CAMeL-Lab/FIGNEWS-2024, posts in Arabic and English", "MIT"),
     ("india_police_events", "slanglab/IndiaPoliceEvents, Times of India 2002", "unstated"),
     ("internal_displacement", "Data4Democracy/internal-displacement", "unstated"),
     ("masakhanews", "masakhane-io/masakhane-news, English part", "unstated"),
     ("ntrex", "MicrosoftTranslator/NTREX, newstest2019 in both languages", "CC BY-SA 4.0"),
-    ("wikipedia_frontlines", "Wikipedia articles on wars in Syria, Iraq and Ukraine", "unstated in the copy used; Wikipedia is CC BY-SA"),
+    (
+        "wikipedia_frontlines",
+        "Wikipedia articles on wars in Syria, Iraq and Ukraine",
+        "unstated in the copy used; Wikipedia is CC BY-SA",
+    ),
 )
 
 # Sources of test passages alone: no row of theirs is trained on.

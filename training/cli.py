@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from models.bundle import RELEASED_DIRECTORY, released_bundle_path
+from models.bundle import released_bundle_path
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
 from training.ablation.run import Scale, summarise
 from training.ablation.run import ablate as run_ablations
@@ -364,7 +364,7 @@ def release(
     candidate: Annotated[Path, typer.Argument(help="Candidate bundle.")],
     report: Annotated[Path, typer.Option(help="Report of rasid-eval run on that candidate.")],
     gate: Annotated[Path, typer.Option(help="Verdict of rasid-eval gate on that candidate and the report's file.")],
-    destination: Annotated[Path, typer.Option(help="Folder of released bundles.")] = RELEASED_DIRECTORY,
+    destination: Annotated[Path, typer.Option(help="Folder of released bundles.")] = Path("bundles"),
     reduced_report: Annotated[
         Path | None, typer.Option(help="Report of a model made from the repository alone, for the card.")
     ] = None,

@@ -5,10 +5,11 @@
 #     training/make_shipped.sh DATA runs
 #
 # DATA is the folder with real.train.jsonl, real.dev.jsonl, docs.dev.jsonl and pool.{en,ar}.jsonl.gz. About two hours on two
-# cores; stopped half-way, the same command goes on. `rasid-train release` is left to whoever has read the gate's verdict.
+# cores; stopped half-way, the same command goes on. `rasid-train release --destination models/released` is left to whoever has
+# read the gate's verdict; the bundle released before must then go, for there may be only one.
 set -euo pipefail
 if [[ $# -ne 2 ]]; then
-  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 data=$1 runs=$2

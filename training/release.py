@@ -2,7 +2,7 @@
 
 The gate must have let this very model pass, against a bundle that is released where it goes, and the report must have measured
 it on the same file (equal hashes). The card is written from the manifest and the report, so that it cannot say another figure
-than was measured.
+than was measured. The bundle that Rasid ships must have passed the whole gate.
 """
 
 from __future__ import annotations
@@ -12,11 +12,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from models.bundle import MODEL_FILES, RELEASE_FILES, Bundle, hash_file, load_bundle, read_manifest, write_manifest
+from models.bundle import (
+    MODEL_FILES,
+    RELEASE_FILES,
+    RELEASED_DIRECTORY,
+    Bundle,
+    hash_file,
+    load_bundle,
+    read_manifest,
+    write_manifest,
+)
 from models.errors import BundleError, InputError
 from training.card import model_card
 
 MAX_BUNDLE_BYTES = 60_000_000
+_SHIPPED_MARGIN = 0.02  # eval.gate.MARGIN; training may not import eval
 
 
 def release(
@@ -25,8 +35,9 @@ def release(
     """Copy a candidate to `destination/<name>-<version>`, add report and card, and seal it. Returns the new folder.
 
     `reduced_report_path` is the report, on the same file, of a model made from the repository alone; the card tells its
-    figures. Raises InputError where the gate refused the candidate, or judged or compared with another one, where a report
-    measured another model or file, or where the destination exists; BundleError where the bundle is too large.
+    figures. Raises InputError where the gate refused the candidate, or judged or compared with another one, or was made easier
+    and the destination is RELEASED_DIRECTORY, where a report measured another model or file, or where the destination exists;
+    BundleError where the bundle is too large.
     """
     bundle = load_bundle(candidate, require_seal=False)
     report = _matching_report(bundle, report_path)
@@ -79,6 +90,8 @@ def _passing_gate(bundle: Bundle, path: Path, report: dict[str, Any], destinatio
         gate: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: gate[key] for key in ("against", "data_digest", "margin", "suites", "passed")}
         kept["checks"] = len(gate["checks"])
+        kept["same_model"] = gate["against"] == gate["candidate"]  # the same weights as the release before
+        easy = _what_was_easy(gate)
         failed = [check["name"] for check in gate["checks"] if check["verdict"] == "worse"]
         judged = gate["candidate"]
     except FileNotFoundError as error:
@@ -94,7 +107,22 @@ def _passing_gate(bundle: Bundle, path: Path, report: dict[str, Any], destinatio
     held = {read_manifest(file.parent).model_hash for file in destination.glob("*/manifest.json")}
     if held and kept["against"] not in held:
         raise InputError(f"{path} compared with no bundle that is released in {destination}; {again} --against one of them")
+    if easy and destination.resolve() == RELEASED_DIRECTORY.resolve():
+        raise InputError(
+            f"{path} is no verdict for the bundle that Rasid ships: {', '.join(easy)}; {again} --documents ARTICLES"
+        )
     return kept
+
+
+def _what_was_easy(gate: dict[str, Any]) -> list[str]:
+    """What a verdict lacks of the whole gate. A first bundle, with nothing to compare with, is judged on texts alone."""
+    first = gate["against"] is None
+    lacking = {
+        f"its margin {gate['margin']} is above {_SHIPPED_MARGIN}": gate["margin"] > _SHIPPED_MARGIN,
+        "it ran no suites": not (first or gate["suites"]),
+        "it judged no articles": not (first or gate.get("documents")),  # older verdicts do not tell
+    }
+    return [what for what, lacks in lacking.items() if lacks]
 
 
 def _reduced_report(path: Path, report: dict[str, Any]) -> dict[str, Any]:

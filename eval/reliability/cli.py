@@ -50,7 +50,7 @@ def overload_command(
     out: Out = None,
 ) -> None:
     """Send more than the service can do: goodput, how fast it refuses, memory."""
-    with _told():
+    with told():
         server, texts = _service(bundle, threads, data)
         with RunningServer(server, probe=texts[0]) as running:
             _tell([overload(running, texts, factor=one, seconds=seconds) for one in factor or [2.0, 10.0]], out)
@@ -64,7 +64,7 @@ def faults_command(
     out: Out = None,
 ) -> None:
     """Slow and leaving callers, a killed process, a full disk, a clock set back, the model exchanged under load."""
-    with _told():
+    with told():
         path = (bundle or released_bundle_path()).resolve()
         server, texts = _service(bundle, threads, data, bundles=str(path.parent))
         found = []
@@ -88,7 +88,7 @@ def soak_command(
     quiet: Quiet = False,
 ) -> None:
     """A steady load at 0.7 of the capacity, with the memory read all along."""
-    with _told(), tqdm(desc="soaking", unit=" slices", disable=quiet, dynamic_ncols=True) as bar:
+    with told(), tqdm(desc="soaking", unit=" slices", disable=quiet, dynamic_ncols=True) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -110,7 +110,7 @@ def fuzz_command(
 ) -> None:
     """Throw any string at text preparation, language check and segmentation."""
     seeds = [pair[side]["text"] for pair in read_pairs() for side in SIDES]
-    with _told(), tqdm(desc="fuzzing", unit=" inputs", disable=quiet, dynamic_ncols=True, total=inputs) as bar:
+    with told(), tqdm(desc="fuzzing", unit=" inputs", disable=quiet, dynamic_ncols=True, total=inputs) as bar:
         found = fuzz(
             seeds,
             minutes=minutes,
@@ -131,7 +131,7 @@ def jobs_command(
     quiet: Quiet = False,
 ) -> None:
     """Kill the scoring of a file ten times, by command and over HTTP; one text at a time beside a job."""
-    with _told(), tqdm(desc="scoring", bar_format="{desc} {elapsed}", disable=quiet) as bar:
+    with told(), tqdm(desc="scoring", bar_format="{desc} {elapsed}", disable=quiet) as bar:
         server, texts = _service(bundle, threads, data)
         path = (bundle or released_bundle_path()).resolve()
         found = [jobs.latency_beside_a_job(server, texts)]
@@ -152,7 +152,7 @@ def scoring_command(
     quiet: Quiet = False,
 ) -> None:
     """Score many real passages: rate against the classifier alone, memory on the way, the same in another order and on Ray."""
-    with _told(), tqdm(desc="scoring", bar_format="{desc} {elapsed}", disable=quiet) as bar:
+    with told(), tqdm(desc="scoring", bar_format="{desc} {elapsed}", disable=quiet) as bar:
         path = (bundle or released_bundle_path()).resolve()
         processors = threads or available_processors()
         found = scored(path, data, rows=rows, threads=processors, with_ray=with_ray, progress=bar.set_description_str)
@@ -175,16 +175,24 @@ def _tell(findings: Sequence[Finding], out: Path | None) -> None:
             table.add_row(name, "yes" if met else "NO", style=None if met else "bold red")
         console.print(table)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps([finding.as_json() for finding in findings], indent=2) + "\n", encoding="utf-8")
+        with told():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps([finding.as_json() for finding in findings], indent=2) + "\n", encoding="utf-8")
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
+    """Expected errors become one line and an exit code: 2 where the input cannot be used, else 1 (as for a full disk)."""
     try:
         yield
     except RasidError as error:
         _errors.print(f"rasid-eval: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except BrokenPipeError:  # who read our output left: typer ends quietly
+        raise
+    except OSError as error:
+        cause = f"{error.strerror}: {error.filename or 'the machine'}" if error.strerror else " ".join(str(error).split())
+        _errors.print(f"rasid-eval: {cause or type(error).__name__}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from None

@@ -20,12 +20,11 @@ from service.errors import ClientLeftError, TooLargeError
 from service.lines import read_line
 from service.requests import facts_of
 from service.routes.desk import Desk, DeskDependency, Timeout, allow, problems, server_timing
-from service.schemas import ClassifyRequest, ClassifyResponse, ModelName
+from service.schemas import MAX_STREAM_LINES, ClassifyRequest, ClassifyResponse, ModelName
 
 router = APIRouter(tags=["classify"], dependencies=[allow(Scope.CLASSIFY)])
 
 _CHUNK_LINES = 32
-_MAX_LINES = 100_000
 
 
 @router.post(
@@ -86,8 +85,8 @@ async def stream(
     except ClientDisconnect:
         raise ClientLeftError("the caller closed the connection") from None
     count = sum(1 for _ in _lines(body))
-    if count > _MAX_LINES:
-        raise TooLargeError(f"expected at most {_MAX_LINES} lines, got {count}; send them in parts")
+    if count > MAX_STREAM_LINES:
+        raise TooLargeError(f"expected at most {MAX_STREAM_LINES} lines, got {count}; send them in parts")
     desk.spend(request, count)
     facts_of(request.scope).logged["texts"] = count
     deadline = facts_of(request.scope).received + timeout_seconds if timeout_seconds else None

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service.auth import Scope
 from service.requests import facts_of
 from service.routes.desk import DeskDependency, allow, problems
-from service.schemas import Health, LimitsResponse
+from service.schemas import MAX_STREAM_LINES, Health, LimitsResponse
 
 router = APIRouter(tags=["operation"])
 
@@ -53,6 +53,7 @@ async def limits(request: Request, desk: DeskDependency) -> LimitsResponse:
     return LimitsResponse(
         max_request_bytes=settings.max_request_bytes,
         max_texts=settings.max_texts,
+        max_stream_lines=MAX_STREAM_LINES,
         max_text_characters=settings.max_text_characters,
         max_tokens=desk.host.active.classifier.bundle.manifest.max_tokens,
         timeout_seconds=settings.timeout_seconds,

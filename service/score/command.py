@@ -31,8 +31,8 @@ def run_score(
     resume: bool,
     restart: bool,
     console: Console | None,
-) -> bool:
-    """Score and tell about it on the console. False where Ctrl-C stopped it; then what is done is kept."""
+) -> Summary | None:
+    """Score and tell about it on the console. None where Ctrl-C stopped it; then what is done is kept."""
     to_pipe = output == STANDARD_OUTPUT
     if to_pipe and (resume or restart):
         raise InputError("what goes to standard output cannot be resumed; name a file")
@@ -82,10 +82,10 @@ def run_score(
             if console is not None:
                 told = "nothing was written" if to_pipe else f"what is done lies in {partial}; go on with --resume"
                 console.print(f"stopped: {told}", style="yellow", highlight=False)
-            return False
+            return None
     if console is not None:
         print_summary(summary, refused, console)
-    return True
+    return summary
 
 
 def print_summary(summary: Summary, rejects: str, console: Console) -> None:

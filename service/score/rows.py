@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.classifier import TextItem
-from models.errors import InputError, TextTooLongError
+from models.errors import InputError, TextTooLongError, told_names
 from models.text import replace_surrogates
 from service.score.readers import Broken, Record, read_records
 from service.score.sources import STANDARD_INPUT, Source
@@ -93,12 +93,11 @@ def _choose(
             return (before[0] if before else columns.text or "text", identity)
         raise MissingColumnError(
             f"{source.path}: expected a column {columns.text or 'of text (text, content, body ...)'}, found "
-            f"{', '.join(map(str, content)) or 'none'}; name it with --text-column"
+            f"{told_names(content)}; name it with --text-column"
         )
     if columns.id and columns.id not in content and source.format != "jsonl":
         raise MissingIdColumnError(
-            f"{source.path}: expected a column {columns.id}, found {', '.join(map(str, content)) or 'none'}; name it with "
-            "--id-column"
+            f"{source.path}: expected a column {columns.id}, found {told_names(content)}; name it with --id-column"
         )
     return text, identity
 

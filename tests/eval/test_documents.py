@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from sklearn.metrics import f1_score
 
 from eval.documents import (
     CONTROL_DRAWS,
@@ -111,8 +112,6 @@ def test_evidence_points_at_the_sentences_it_covers_for_the_most_part() -> None:
 
 
 def test_figures_agree_with_scikit_learn(generator: np.random.Generator) -> None:
-    from sklearn.metrics import f1_score
-
     wanted = [generator.random((int(generator.integers(1, 9)), 3)) < 0.4 for _ in range(30)]
     decided = [w ^ (generator.random(w.shape) < 0.2) for w in wanted]
     found = _figures(wanted, decided, ("a", "b", "c"), seed=1)
@@ -130,6 +129,17 @@ def test_articles_are_scored_whole_by_sentence_and_by_deletion(tiny: Classifier,
     assert found.document_f1["displacement"].support == 2
     assert found.sentence_f1["macro"].support == 4
     assert found.by_language["ar"]["articles"] == 1
+    scored = score_articles(tiny, read_articles(path, tiny.bundle.taxonomy))
+    for figures, wanted, decided in (
+        (found.document_f1, scored.wanted, scored.decided),
+        (found.sentence_f1, scored.sentences.wanted, scored.sentences.decided),
+        (found.evidence_f1, np.concatenate(scored.carried), np.concatenate(scored.pointed)),
+    ):
+        expected = f1_score(wanted, decided, average=None, zero_division=0.0)
+        present = wanted.any(axis=0)
+        assert [figures[label].value for label in tiny.labels] == pytest.approx(list(expected))
+        assert figures["macro"].value == pytest.approx(expected[present].mean())
+        assert (expected[present] < 1).any()
     faith = found.faithfulness
     assert faith.cases + faith.emptied > 0
     if faith.cases:  # taking the best sentences out can only lower a maximum

@@ -66,6 +66,19 @@ def test_faults_are_told_with_their_exit_codes(tiny_bundle: Path, tmp_path: Path
     assert (done.exit_code, "expected a bundle" in done.output.replace("\n", " ")) == (1, True)
 
 
+def test_an_output_that_cannot_be_written_is_told_in_one_line(tiny_bundle: Path, labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = ["-q", "--out", str(tmp_path / "file" / "report.json")]
+    measure = ["run", "--data", str(labelled), "--bundle", str(tiny_bundle), "--no-suites"]
+    prove = ["prove", "fuzz", "--minutes", "0", "--inputs", "1", "--processes", "1"]
+    for command in ([*measure, *out], [*prove, *out]):
+        done = runner.invoke(app, command)
+        assert done.exit_code == 1
+        told = done.stderr.replace("\n", "")
+        assert told.startswith("rasid-eval: ")
+        assert str(tmp_path / "file") in told
+
+
 def test_a_file_of_invisible_texts_is_told(tiny: Classifier, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "\\u200b", "labels": []}\n')
     with pytest.raises(InputError, match="none of the 1 texts"):

@@ -78,13 +78,13 @@ def test_ordinary_news_carries_no_label(released: Classifier, text: str) -> None
     assert {found.decision for found in answer.labels.values()} == {"no"}
 
 
-def test_evidence_counts_code_points_of_the_text_as_sent(tiny: Classifier) -> None:
-    text = "😀😀  قَالَ المحافظ\u200f إن العائلات نزحت.\n\nThe village  said\x00 so."
-    [answer] = tiny.classify([text], granularity="document", evidence=True)
+def test_evidence_counts_code_points_of_the_text_as_sent(released: Classifier) -> None:
+    fled = "Hundreds of families fled the village\u200b of Tal  that night."
+    before = "😀😀  هطل المطر\u200f طوال النهار في المدينة.\r\n\r\nThe match ended in a draw. "
+    [answer] = released.classify([before + fled + " It rained again."], granularity="document", evidence=True)
     assert isinstance(answer, Prediction)
-    for piece in answer.evidence:
-        assert text[piece.start : piece.end] == piece.text
-        assert piece.text.strip() == piece.text
+    [piece] = answer.evidence
+    assert (piece.label, piece.start, piece.end, piece.text) == ("displacement", len(before), len(before) + len(fled), fled)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
@@ -99,7 +99,7 @@ def test_neighbouring_sentences_are_one_piece_of_evidence(tiny: Classifier, thre
     for piece in answer.evidence:
         assert piece.probability == answer.labels[piece.label].probability
         assert (piece.text == text) == (threshold == 0.0)
-        assert text[piece.start : piece.end] == piece.text
+        assert (piece.start, piece.end) == (text.index(piece.text), text.index(piece.text) + len(piece.text))
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "\u200b\u200f\ufeff", "\x00\x00"])
@@ -132,11 +132,13 @@ def test_a_passage_beyond_the_model_is_cut_and_says_so(tiny: Classifier) -> None
     assert (short.truncated, long.truncated) == (False, True)
 
 
-def test_an_article_is_never_cut(tiny: Classifier) -> None:
-    text = "القرية قال " * 300 + "the village fled"
-    [answer] = tiny.classify([text], granularity="document", evidence=True)
+def test_an_article_is_never_cut(released: Classifier) -> None:
+    neutral, fled = "It rained in the morning. " * 200, "Hundreds of families fled the village that night."
+    [answer] = released.classify([neutral + fled], granularity="document", evidence=True)
     assert isinstance(answer, Prediction)
     assert not answer.truncated
+    assert answer.labels["displacement"].decision == "yes"
+    assert [(piece.start, piece.end) for piece in answer.evidence] == [(len(neutral), len(neutral) + len(fled))]
 
 
 def test_a_long_sentence_is_seen_to_its_last_word(tiny: Classifier) -> None:

@@ -53,6 +53,27 @@ def test_a_fault_is_told_with_file_and_line(tmp_path: Path, taxonomy: Taxonomy, 
         read_examples(write(tmp_path / "a.jsonl", content), taxonomy)
 
 
+PASSAGE = "Gunmen burned the homes of forty families"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", f'{{"text": "a", "labels": ["{PASSAGE}"]}}\n', "unknown label a value of 41 characters; taxonomy"),
+        ("a.jsonl", f'{{"text": "a", "labels": ["displacement", "{"x" * 41}"]}}\n', "unknown label a value of 41 characters"),
+        ("a.jsonl", f'{{"text": "a", "labels": [], "unsure": "{PASSAGE}"}}\n', "true or false, got a value of 41 characters"),
+        ("a.csv", f"1,{PASSAGE}\n2,They fled\n", r"the row has 1 and 1 that look like no names \(is there a header\?\)"),
+    ],
+)
+def test_a_fault_never_tells_what_may_be_a_text(
+    tmp_path: Path, taxonomy: Taxonomy, name: str, content: str, message: str
+) -> None:
+    with pytest.raises(ExampleFormatError, match=message) as raised:
+        read_examples(write(tmp_path / name, content), taxonomy)
+    assert "Gunmen" not in str(raised.value)
+    assert "xxx" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -241,10 +241,13 @@ def test_metrics_count_and_hold_no_text(client: TestClient) -> None:
     assert f'version="{client.app.state.desk.host.active.classifier.bundle.manifest.version}"' in page
 
 
-def test_limits_are_told(client: TestClient) -> None:
+def test_limits_are_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = client.get("/v1/limits").json()
     assert (limits["max_texts"], limits["max_request_bytes"], limits["max_tokens"]) == (64, 65_536, 256)
     assert limits["caller"] == "anonymous"
+    assert limits["max_stream_lines"] == 100_000
+    monkeypatch.setattr("service.routes.classify.MAX_STREAM_LINES", 1)
+    assert client.post("/v1/classify/stream", content=b'"a"\n"b"').status_code == 413
 
 
 def test_a_worker_that_died_or_hangs_makes_the_service_unready(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

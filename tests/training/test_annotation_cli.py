@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from models.taxonomy import load_taxonomy
@@ -58,6 +59,26 @@ def test_a_round_goes_from_pool_to_standoff_rows_that_training_reads(tmp_path: P
         assert row["text"] not in kept.read_text(encoding="utf-8") + written
     examples, _digests = resolve_annotations([kept], [pool], load_taxonomy())
     assert [example.text for example in examples] == [row["text"] for row in passages]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device: the machine"),
+        (OSError("no such\n weights"), "no such weights"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_machine_that_fails_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("training.annotation_cli.write_rows", fail)
+    labelled = write(tmp_path / "a.jsonl", [{"id": "a", "text": "They fled.", "labels": []}])
+    done = runner.invoke(app, ["annotations", str(labelled), "--out", str(tmp_path / "kept.jsonl")])
+    assert (done.exit_code, done.stderr) == (1, f"rasid-train: {told}\n")
 
 
 def test_nothing_annotated_is_overwritten_and_the_exit_code_tells(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from models.text import prepare_text
 
 TRAINING = Path(__file__).parents[2] / "training"
 FILES = sorted((TRAINING / "corpus").glob("*.jsonl"))
-ANNOTATIONS = sorted((TRAINING / "annotations").glob("*.jsonl"))
+STANDOFF = sorted((TRAINING / "annotations").rglob("*.jsonl")) + sorted((TRAINING / "corpus" / "second").glob("*.jsonl"))
 TAXONOMY = load_taxonomy()
 REGISTERS = [
     "news",
@@ -106,11 +107,19 @@ def test_no_passage_is_a_rewording_of_another(passages: list[LabelledExample]) -
             assert one.document == other.document, f"{one.id} and {other.id} are {cosine:.0%} alike"
 
 
-@pytest.mark.parametrize("path", ANNOTATIONS, ids=lambda path: path.name)
+def test_all_standoff_files_are_looked_at() -> None:
+    folders = {path.parent.name for path in STANDOFF}
+    assert folders == {"annotations", "articles", "corrections", "second"}
+    assert len(STANDOFF) > 60
+
+
+@pytest.mark.parametrize("path", STANDOFF, ids=lambda path: f"{path.parent.parent.name}-{path.parent.name}-{path.name}")
 def test_annotations_hold_labels_and_no_text(path: Path) -> None:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert rows
     for row in rows:
-        assert set(row) == {"id", "lang", "sha256", "labels", "unsure", "chosen"}
-        assert len(row["sha256"]) == 64
+        assert set(row) - {"chosen"} == {"id", "lang", "sha256", "labels", "unsure"}
+        assert re.fullmatch("[0-9a-f]{64}", row["sha256"])
+        assert len(row.get("chosen", "")) < 30
         TAXONOMY.check_labels(row["labels"])
     assert len({row["sha256"] for row in rows}) == len(rows)

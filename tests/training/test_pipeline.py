@@ -21,6 +21,7 @@ from training.encoder import PassageEncoder
 from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, macro_f1
 from training.parity import Parity
 from training.pipeline import check_parity, judged_rows, load_network, read_rows
+from training.release import _SHIPPED_MARGIN, _passing_gate
 from training.rows import TrainingRow
 from training.soup import average_networks
 
@@ -177,7 +178,9 @@ def test_networks_of_other_vocabularies_are_not_averaged(work: Path, tmp_path: P
         average_networks([work, other], tmp_path / "both")
 
 
-def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_path: Path, labelled: Path) -> None:
+def test_a_release_needs_a_gate_and_a_report_of_that_very_model(
+    work: Path, tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from eval.cli import app as eval_app
 
     report, gate = tmp_path / "report.json", tmp_path / "gate.json"
@@ -194,9 +197,10 @@ def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_
         other.write_text(json.dumps(json.loads(path.read_text()) | fields))
         return other
 
-    def release(report: Path, gate: Path, destination: Path = tmp_path, *more: str):
-        files = ["--report", str(report), "--gate", str(gate), "--destination", str(destination)]
-        return runner.invoke(app, ["release", str(work / "bundle"), *files, *more])
+    monkeypatch.chdir(tmp_path)
+
+    def release(report: Path, gate: Path, *more: str):
+        return runner.invoke(app, ["release", str(work / "bundle"), "--report", str(report), "--gate", str(gate), *more])
 
     for path in (changed(report, model_hash="0" * 64), tmp_path / "none.json", labelled):
         assert release(path, gate).exit_code == 2
@@ -210,22 +214,61 @@ def test_a_release_needs_a_gate_and_a_report_of_that_very_model(work: Path, tmp_
     for fields, message in (({"passed": False}, "the gate refused"), ({"data_digest": "0"}, "are of different files")):
         done = release(report, changed(gate, **fields))
         assert (done.exit_code, message in " ".join(done.output.split())) == (2, True), done.output
-    done = release(report, gate, RELEASED_DIRECTORY)
+    done = release(report, gate, "--destination", str(RELEASED_DIRECTORY))
     assert (done.exit_code, "compared with no bundle that is released" in " ".join(done.output.split())) == (2, True)
     for same in (report, changed(report, data_digest="0", model_hash="1" * 64), tmp_path / "none.json"):
-        assert release(report, gate, tmp_path, "--reduced-report", str(same)).exit_code == 2
+        assert release(report, gate, "--reduced-report", str(same)).exit_code == 2
     reduced = changed(report, model_hash="1" * 64)
-    done = release(report, gate, tmp_path, "--reduced-report", str(reduced))
+    done = release(report, gate, "--reduced-report", str(reduced))
     assert done.exit_code == 0, done.output
-    bundle = load_bundle(tmp_path / "tiny-1")
+    bundle = load_bundle(tmp_path / "bundles" / "tiny-1")
     assert bundle.sealed
     assert bundle.manifest.quality["gate"]["passed"] is True
-    card = (tmp_path / "tiny-1" / "MODEL_CARD.md").read_text()
+    assert bundle.manifest.quality["gate"]["same_model"] is True
+    card = (bundle.path / "MODEL_CARD.md").read_text()
     assert f"{json.loads(report.read_text())['slices'][0]['averages']['macro']['f1']:.3f}" in card
     assert "from the corpus of the repository alone" in " ".join(card.split())
     assert len(bundle.manifest.training["review_band"]) == 8
     assert "| en | displacement |" in card
     assert release(report, changed(gate, against=bundle.manifest.model_hash)).exit_code == 2  # never overwritten
+    done = release(report, changed(gate, against="1" * 64), "--destination", "others")
+    assert done.exit_code == 0, done.output
+    assert load_bundle(tmp_path / "others" / "tiny-1").manifest.quality["gate"]["same_model"] is False
+
+
+def test_the_shipped_bundle_must_have_passed_the_whole_gate(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(work / "bundle", require_seal=False)
+    whole = {"against": "1" * 64, "data_digest": "2", "margin": 0.02, "suites": True, "documents": "a.jsonl", "passed": True}
+    whole |= {"candidate": bundle.manifest.model_hash, "checks": []}
+    gate, again = tmp_path / "gate.json", {"data": "d.jsonl", "data_digest": "2"}
+
+    def judge(destination: Path, verdict: dict[str, object]) -> dict[str, object]:
+        gate.write_text(json.dumps(verdict))
+        return _passing_gate(bundle, gate, again, destination)
+
+    monkeypatch.setattr("training.release.RELEASED_DIRECTORY", tmp_path / "released")
+    for change, told in (
+        ({"margin": 0.05}, "its margin 0.05 is above 0.02"),
+        ({"suites": False}, "it ran no suites"),
+        ({"documents": None}, "it judged no articles"),
+    ):
+        with pytest.raises(InputError, match=f"the bundle that Rasid ships: {told}; run rasid-eval gate"):
+            judge(tmp_path / "other" / ".." / "released", whole | change)
+        assert judge(tmp_path / "other", whole | change)["passed"] is True
+    older = {key: value for key, value in whole.items() if key != "documents"}
+    with pytest.raises(InputError, match="it judged no articles"):
+        judge(tmp_path / "released", older)
+    assert judge(tmp_path / "released", whole)["same_model"] is False
+    first = older | {"against": None, "suites": False}  # nothing is released yet, so there is nothing to compare articles with
+    assert judge(tmp_path / "released", first)["against"] is None
+
+
+def test_the_margin_of_the_shipped_bundle_is_that_of_the_gate() -> None:
+    from eval.gate import MARGIN
+
+    assert _SHIPPED_MARGIN == MARGIN
 
 
 ROWS = [

@@ -18,7 +18,7 @@ FULL, SMALL = Tokenizer.from_str(json.dumps(ORIGINAL)), TRIMMED.tokenizer()
 
 def test_pieces_of_other_scripts_go_and_the_lowest_score_stays() -> None:
     kept = {piece for piece, _ in TRIMMED.tokenizer_json["model"]["vocab"]}
-    assert "▁القرية" not in {"ж", "▁שלום"} & kept
+    assert "▁القرية" in kept
     assert "ж" not in kept
     assert "▁שלום" not in kept
     assert "中" in kept  # the price of an unknown character hangs on the lowest score

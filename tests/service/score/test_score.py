@@ -24,7 +24,7 @@ from service.cli import app
 from service.score import windows
 from service.score.here import LocalScorer
 from service.score.outputs import harmless, write_output
-from service.score.rows import Columns, MissingIdColumnError, read_rows
+from service.score.rows import Columns, MissingColumnError, MissingIdColumnError, read_rows
 from service.score.score import score
 from service.score.sources import find_sources
 from service.score.windows import ScoreOptions
@@ -166,6 +166,45 @@ def test_inputs_that_cannot_be_used_are_told_with_what_to_do(tmp_path: Path) -> 
             list(read_rows(find_sources([str(tmp_path / name)]), Columns(), max_characters=100))
     with pytest.raises(MissingIdColumnError, match="expected a column three, found one, two; name it with --id-column"):
         list(read_rows(find_sources([str(tmp_path / "a.csv")]), Columns("one", "three"), max_characters=100))
+
+
+@pytest.mark.parametrize("columns", [Columns(), Columns(text="text"), Columns(text="1", id="id")])
+def test_a_table_without_header_is_refused_without_telling_its_first_row(tmp_path: Path, columns: Columns) -> None:
+    (tmp_path / "a.csv").write_text("1,Gunmen burned the homes.,Qamishli " + "x" * 30 + ",البلد,\n2,Rain.,b,c,\n")
+    told = r"found 1, البلد and 3 that look like no names \(is there a header\?\); name it with --(text|id)-column$"
+    with pytest.raises(MissingColumnError, match=told):
+        list(read_rows(find_sources([str(tmp_path / "a.csv")]), columns, max_characters=100))
+
+
+def test_the_summary_is_printed_as_json_where_the_answers_do_not_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Classifier
+) -> None:
+    monkeypatch.setattr(Classifier, "load", lambda *_arguments, **_options: tiny)
+    source = jsonl(tmp_path / "in.jsonl", [{"text": text} for text in [*TEXTS, ""]])
+    done = runner.invoke(app, ["score", str(source), str(tmp_path / "out.csv"), "--json"])
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert (summary["rows"], summary["scored"], summary["rejected"]) == (5, 4, {"empty_text": 1})
+    assert summary["decisions"].keys() == summary["review_share"].keys() == set(tiny.labels)
+    assert "4 of 5 rows scored" in done.stderr
+    refused = runner.invoke(app, ["score", str(source), "-", "--json"])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "name a file" in refused.stderr
+
+
+def test_an_interrupted_run_ends_with_the_exit_code_that_help_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Classifier
+) -> None:
+    def interrupted(*_arguments: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "load", lambda *_arguments, **_options: tiny)
+    monkeypatch.setattr(LocalScorer, "score", interrupted)
+    source = jsonl(tmp_path / "in.jsonl", [{"text": TEXTS[0]}])
+    done = runner.invoke(app, ["score", str(source), str(tmp_path / "out.csv"), "--json"])
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert "go on with --resume" in " ".join(done.stderr.split())
+    assert "130 interrupted" in " ".join(runner.invoke(app, ["--help"]).stdout.split())
 
 
 def test_the_command_scores_a_file_and_tells_what_came_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
