@@ -21,47 +21,14 @@ from eval.metrics import precision_recall_f1
 from eval.scoring import Scored
 from eval.suites import SuiteResult
 from eval.tables import print_gate
-from models.bundle import MODEL_FILES, hash_file, read_manifest, released_bundle_path, write_manifest
+from models.bundle import hash_file, read_manifest, released_bundle_path, write_manifest
 from models.classifier import Classifier
 from models.errors import InputError
 from models.example import LabelledExample, digest_examples
+from tests.altered import altered, shuffled_head, wrong_threshold
 
 runner = CliRunner()
 LABELLED = Path(__file__).parents[2] / "eval" / "suites" / "passages.jsonl"
-
-
-def altered(folder: Path, **changes: object) -> Path:
-    """A candidate like the released bundle with some files written anew by functions of their content."""
-    released = released_bundle_path()
-    folder.mkdir()
-    for name in MODEL_FILES:
-        change = changes.get(name.split(".")[0])
-        if change is None:
-            shutil.copyfile(released / name, folder / name)
-        else:
-            (folder / name).write_bytes(change((released / name).read_bytes()))
-    files = {name: hash_file(folder / name) for name in MODEL_FILES}
-    write_manifest(folder, read_manifest(released).model_copy(update={"files": files, "seal": None, "version": "worse"}))
-    return folder
-
-
-def wrong_threshold(content: bytes) -> bytes:
-    """The threshold of calls for accountability far too low, in both languages."""
-    rules = json.loads(content)
-    for by_label in rules["rules"].values():
-        by_label["accountability_call"] |= {"threshold": 0.001, "review_low": 0.001, "review_high": 0.001}
-    return json.dumps(rules).encode()
-
-
-def shuffled_head(content: bytes) -> bytes:
-    """The outputs of two labels swapped."""
-    model = onnx.load_from_string(content)
-    for name in ("head.w", "head.b"):
-        [tensor] = [one for one in model.graph.initializer if one.name == name]
-        values = numpy_helper.to_array(tensor)
-        axis = int(np.argmax(np.array(values.shape) == 4))
-        tensor.CopyFrom(numpy_helper.from_array(np.take(values, [1, 0, 2, 3], axis=axis), name))
-    return model.SerializeToString()
 
 
 def dropped_arabic(content: bytes) -> bytes:

@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
 from eval.cli import app
@@ -134,6 +136,16 @@ def test_groups_confusion_and_threshold_costs_add_up(tiny: Classifier, tmp_path:
     ]
     evaluation = evaluate(tiny, write(tmp_path / "a.jsonl", rows))
     report, scored = evaluation.report, evaluation.scored
+    for part in report.slices:
+        here = scored.part(np.isin(scored.languages, scored.languages if part.name == "all" else [part.name]))
+        truth, answer = here.wanted, here.decided
+        expected = {kind: f1_score(truth, answer, average=kind, zero_division=0) for kind in ("macro", "micro")}
+        assert {kind: found.f1 for kind, found in part.averages.items()} == pytest.approx(expected)
+        assert report.contenders[0].macro[part.name].f1 == pytest.approx(expected["macro"])
+    assert 0 < report.slices[0].averages["macro"].f1 < f1_score(scored.wanted, scored.wanted, average="macro", zero_division=0)
+    by_label = f1_score(scored.wanted, scored.decided, average=None, zero_division=0)
+    assert list(report.contenders[0].f1.values()) == pytest.approx(by_label)
+    assert [report.slices[0].labels[label].f1 for label in scored.labels] == pytest.approx(by_label)
     sources = [group for group in report.groups if group.by == "source"]
     assert [(group.name, group.texts) for group in sources] == [("a", 30), ("b", 30)]
     column = scored.labels.index("displacement")

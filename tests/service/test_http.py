@@ -62,26 +62,26 @@ def test_one_bad_text_does_not_fail_its_batch(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "flags"),
     [
-        "\ud83d",
-        "a\u0000b",
-        "😀😀",
-        "שלום לכולם",
-        "این خبر درست نیست",
-        "12 345",
-        "\ufeffThey fled",
-        "\u202eevil\u202c",
-        "a" * 4_999,
+        ("\ud83d", None),
+        ("a\u0000b", []),
+        ("😀😀", ["no_letters"]),
+        ("שלום לכולם", ["unsupported_language"]),
+        ("این خبر درست نیست", ["unsupported_language"]),
+        ("12 345", ["no_letters"]),
+        ("\ufeffThey fled", []),
+        ("\u202eevil\u202c", []),
+        ("a" * 4_999, []),
     ],
 )
-def test_odd_texts_get_honest_answers(client: TestClient, text: str) -> None:
-    body = json.dumps({"texts": [text, "They fled."], "evidence": True})  # escapes carry lone surrogates
+def test_odd_texts_get_honest_answers(client: TestClient, text: str, flags: list[str] | None) -> None:
     for granularity in ("passage", "document"):
-        body = json.dumps({"texts": [text, "They fled."], "evidence": True, "granularity": granularity})
+        body = json.dumps({"texts": [text, "They fled."], "evidence": True, "granularity": granularity})  # with lone surrogates
         response = client.post("/v1/classify", content=body, headers={"content-type": "application/json"})
         assert response.status_code == 200
         first, second = response.json()["predictions"]
+        assert first.get("flags") == flags
         assert ("error" in first) == (text == "\ud83d")
         assert "error" not in second
 
@@ -170,6 +170,26 @@ def test_the_log_has_one_line_a_request_and_no_text(client: TestClient, caplog: 
     line = json.loads(JsonFormatter().format(record))
     assert (line["route"], line["status"], line["method"]) == ("/v1/classify", 200, "POST")
     assert SECRET not in json.dumps(line)
+
+
+def test_at_no_level_and_by_no_door_does_a_text_reach_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    text = f"They fled {SECRET}. أحرقوا {SECRET}"
+    with caplog.at_level(logging.DEBUG):
+        for path, body in (
+            ("/v1/classify", {"texts": [text, {"id": "a", "text": text}], "granularity": "document", "evidence": True}),
+            ("/v1/classify", {"texts": [text], "language": SECRET}),
+            ("/v1/classify/stream?evidence=true", text),
+            ("/v1/classify/stream", {"texts": SECRET}),
+            ("/predict", {"inputs": [[text], [text]]}),
+            ("/predict", {"inputs": {SECRET: text}}),
+            ("/", {"inputs": text}),
+        ):
+            assert client.post(path, json=body).status_code in (200, 422)
+        client.post("/v1/classify", content=f'{{"texts": ["{text}'.encode())
+    assert len([record for record in caplog.records if record.name == "rasid.access"]) == 8
+    for formatter in (JsonFormatter(), logging.Formatter()):
+        assert SECRET not in "".join(formatter.format(record) for record in caplog.records)
+    assert SECRET not in str([vars(record) for record in caplog.records])
 
 
 def test_model_and_labels_describe_themselves(client: TestClient) -> None:

@@ -17,9 +17,11 @@ from httpx2 import Response
 from models.bundle import released_bundle_path
 from models.classifier import Classifier, TextItem
 from service.app import create_app
+from service.auth import Scope, add_key
 from service.errors import ActivationError, DeadlineError
 from service.serving import ModelHost, check_canary
 from service.settings import Settings
+from tests.altered import altered, shuffled_head, wrong_threshold
 from tests.conftest import LOOPBACK
 
 TEXTS = ["They fled the village.", "نزحت العائلات.", "Rain."]
@@ -32,6 +34,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / RELEASED).symlink_to(released_bundle_path(), target_is_directory=True)
     shutil.copytree(released_bundle_path(), folder / "altered")
     (folder / "altered" / "decision.json").write_text("{}")
+    altered(folder / "swapped", sealed=True, model=shuffled_head)
+    altered(folder / "eager", sealed=True, decision=wrong_threshold)
     return folder
 
 
@@ -50,11 +54,13 @@ class Gate:
         self._honest = self._scheduler._infer
         self.entered = threading.Event()
         self.open = threading.Event()
+        self.rows = 0
         self._scheduler._infer = self._run
 
     def _run(self, rows: Any, *, alone: bool) -> Any:
         self.entered.set()
         assert self.open.wait(20)
+        self.rows += len(rows)
         return self._honest(rows, alone=alone)
 
 
@@ -291,15 +297,22 @@ def test_a_stream_is_answered_to_its_end_by_the_model_it_began_with(client: Test
     first = host.active
     gate = Gate(client)
     got: list[Response] = []
-    content = b"\n".join(json.dumps(f"Number {n} fled.").encode() for n in range(100))
+    texts = [f"Number {n} fled." for n in range(100)]
+    content = b"\n".join(json.dumps(text).encode() for text in texts)
     thread = threading.Thread(target=lambda: got.append(client.post("/v1/classify/stream", content=content)))
     thread.start()
     assert gate.entered.wait(10)
-    assert client.post("/v1/model/activate", json={"bundle": RELEASED}).status_code == 200
+    assert client.post("/v1/model/activate", json={"bundle": "eager"}).status_code == 200
     assert host.active is not first
+    answer = client.post("/v1/classify", json={"texts": texts[:1]}).json()
+    assert answer["model"]["version"] == "worse"
+    assert answer["predictions"][0]["labels"]["accountability_call"]["decision"] == "yes"
     gate.open.set()
     thread.join()
-    assert [("error" in row) for row in lines(got[0])] == [False] * 100
+    expected = [answer.model_dump()["labels"] for answer in first.classifier.classify(texts)]
+    assert {labels["accountability_call"]["decision"] for labels in expected} == {"no"}
+    assert [row["labels"] for row in lines(got[0])] == expected
+    assert got[0].headers["x-model-version"] == first.classifier.bundle.manifest.version
     until(lambda: not first.scheduler.state().alive)  # and then it goes
 
 
@@ -316,6 +329,7 @@ def test_asking_often_whether_it_is_ready_costs_one_inference(client: TestClient
     ("body", "status", "code"),
     [
         ({"bundle": "altered"}, 409, "bundle_corrupt"),
+        ({"bundle": "swapped"}, 409, "activation_failed"),
         ({"bundle": "nothing"}, 404, "bundle_not_found"),
         ({"bundle": "../released"}, 422, "invalid_request"),
         ({"bundle": ".."}, 422, "invalid_request"),
@@ -343,12 +357,80 @@ def test_a_model_that_errs_on_the_check_texts_does_not_take_over(tiny: Classifie
         check_canary(tiny)
 
 
-def test_time_spent_on_preparation_counts(released: Classifier) -> None:
-    async def run() -> None:
-        host = ModelHost(released, Settings())
-        items = [TextItem("0", "word " * 5_000)]
-        with host.request() as serving, pytest.raises(DeadlineError):
-            await host.classify(serving, items, granularity="document", evidence=False, deadline=0.0)
-        host.close()
+@pytest.mark.parametrize(
+    ("words", "allowed", "told"),
+    [
+        (5_000, -1.0, "before the texts were computed"),
+        (5_000, 0.1, "before the texts were prepared"),
+        (5, 0.1, "not answered within"),
+    ],
+    ids=["none left", "prepared in a thread", "prepared in the loop"],
+)
+def test_time_spent_on_preparation_counts(
+    released: Classifier, monkeypatch: pytest.MonkeyPatch, words: int, allowed: float, told: str
+) -> None:
+    host = ModelHost(released, Settings())
+    honest = released.encode
 
-    asyncio.run(run())
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.5)
+        return honest(*arguments, **options)
+
+    async def run() -> None:
+        items = [TextItem("0", "word " * words)]
+        with host.request() as serving, pytest.raises(DeadlineError, match=told):
+            deadline = time.monotonic() + allowed
+            await host.classify(serving, items, granularity="document", evidence=False, deadline=deadline)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(released, "encode", slow)
+        asyncio.run(run())
+    host.close()
+
+
+def test_no_more_requests_are_in_work_than_may_be(released: Classifier) -> None:
+    with TestClient(create_app(released, Settings(max_requests=1)), base_url=LOOPBACK) as client:
+        gate = Gate(client)
+        got: list[int] = []
+        first = threading.Thread(target=lambda: got.append(client.post("/v1/classify", json={"texts": TEXTS}).status_code))
+        first.start()
+        assert gate.entered.wait(10)
+        response = client.post("/v1/classify", json={"texts": TEXTS})
+        assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+        assert int(response.headers["retry-after"]) >= 1
+        gate.open.set()
+        first.join()
+        assert got == [200]
+        assert client.post("/v1/classify", json={"texts": TEXTS}).status_code == 200
+
+
+def test_a_request_that_names_no_time_gets_that_of_the_settings(released: Classifier) -> None:
+    with TestClient(create_app(released, Settings(timeout_seconds=0.2)), base_url=LOOPBACK) as client:
+        gate = Gate(client)
+        for headers in ({}, {"X-Timeout-Seconds": "30"}):  # nobody gets more
+            response = client.post("/v1/classify", json={"texts": TEXTS}, headers=headers)
+            assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+        gate.open.set()
+
+
+@pytest.mark.parametrize(("remembered", "computed"), [(0, 2), (8, 1)])
+def test_what_is_remembered_is_computed_once(released: Classifier, remembered: int, computed: int) -> None:
+    with TestClient(create_app(released, Settings(cache_texts=remembered)), base_url=LOOPBACK) as client:
+        gate = Gate(client)
+        gate.open.set()
+        answers = [client.post("/v1/classify", json={"texts": TEXTS[:1]}).json() for _ in range(2)]
+        assert answers[0] == answers[1]
+        assert gate.rows == computed
+
+
+@pytest.mark.parametrize("setting", ["rate_per_key", "rate_per_address"])
+def test_a_quota_of_the_settings_holds_for_who_has_none_of_his_own(
+    released: Classifier, tmp_path: Path, setting: str
+) -> None:
+    key = add_key(tmp_path / "keys.json", "a", scopes=[Scope.CLASSIFY])
+    settings = Settings(keys=tmp_path / "keys.json", **{setting: "1/hour"})
+    with TestClient(create_app(released, settings), base_url=LOOPBACK, headers={"X-Api-Key": key}) as client:
+        assert client.post("/v1/classify", json={"texts": TEXTS[:1]}).status_code == 200
+        response = client.post("/v1/classify", json={"texts": TEXTS[:1]})
+        assert (response.status_code, response.json()["code"]) == (429, "quota_exceeded")
+        assert 0 < int(response.headers["retry-after"]) <= 3_600

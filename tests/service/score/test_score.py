@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ from service.score.windows import ScoreOptions
 from tests.service.score.running import TEXTS, jsonl, run
 
 runner = CliRunner()
+
+
+def read_table(path: Path, kind: str) -> list[dict]:
+    """The rows of an output, by the names in its header."""
+    if kind == "parquet":
+        return pq.read_table(path).to_pylist()
+    if kind == "xlsx":
+        names, *cells = openpyxl.load_workbook(path).active.iter_rows(values_only=True)
+        return [dict(zip(names, line, strict=True)) for line in cells]
+    content = gzip.decompress(path.read_bytes()) if kind.endswith("gz") else path.read_bytes()
+    return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig")), delimiter="\t" if kind == "tsv" else ","))
 
 
 def test_rows_come_out_as_the_classifier_answers_them_in_order(tiny: Classifier, tmp_path: Path) -> None:
@@ -62,21 +74,15 @@ def test_tables_hold_probabilities_decisions_and_kept_columns(tiny: Classifier, 
         ScoreOptions(keep_columns=True, evidence=True),
         partial=tmp_path / "partial",
     )
-    if kind == "parquet":
-        read = pq.read_table(output).to_pylist()
-    elif kind == "xlsx":
-        cells = list(openpyxl.load_workbook(output).active.iter_rows(values_only=True))
-        read = [dict(zip(cells[0], line, strict=True)) for line in cells[1:]]
-    else:
-        content = gzip.decompress(output.read_bytes()) if kind.endswith("gz") else output.read_bytes()
-        text = io.StringIO(content.decode("utf-8-sig"))
-        read = list(csv.DictReader(text, delimiter="\t" if kind == "tsv" else ","))
+    read = read_table(output, kind)
     answers = tiny.classify([row["text"] for row in rows], evidence=True)
     assert len(read) == 2
+    assert any(answer.evidence for answer in answers)
     for row, answer in zip(read, answers, strict=True):
         for label, given in answer.labels.items():
             assert float(row[f"{label}_probability"]) == given.probability
             assert row[f"{label}_decision"] == given.decision
+        assert json.loads(row["evidence"] or "[]") == [piece.model_dump() for piece in answer.evidence]
         assert row["model"] == "tiny 0"
     plain = kind == "parquet"  # no program runs what stands in a Parquet file
     assert (read[0]["id"], read[0]["note"]) == (("=cmd()", "@SUM(1)") if plain else ("'=cmd()", "'@SUM(1)"))
@@ -129,6 +135,37 @@ def test_a_changed_input_is_not_gone_on_with(tiny: Classifier, tmp_path: Path, m
     jsonl(source, [{"text": text} for text in [*TEXTS, "more"]])
     with pytest.raises(InputError, match="other sources"):
         run(tiny, source, tmp_path / "out.jsonl", resume=True)
+
+
+OTHER_CONDITIONS = {
+    "granularity": {"granularity": "document"},
+    "evidence": {"evidence": True},
+    "text column": {"columns": Columns(text="text")},
+    "id column": {"columns": Columns(id="id")},
+    "kept columns": {"keep_columns": True},
+    "longest text": {"max_characters": 100},
+    "model": {},
+}
+
+
+@pytest.mark.parametrize("changed", OTHER_CONDITIONS)
+def test_a_run_is_not_gone_on_with_under_other_conditions(tiny: Classifier, tmp_path: Path, changed: str) -> None:
+    source = jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": TEXTS[0]}])
+
+    def stop(rows: int, _rejected: int) -> None:
+        if rows:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, source, tmp_path / "out.jsonl", progress=stop)
+    classifier = tiny
+    if changed == "model":
+        manifest = tiny.bundle.manifest
+        other = manifest.model_copy(update={"files": {**manifest.files, "decision.json": "0" * 64}})
+        classifier = Classifier(replace(tiny.bundle, manifest=other), tiny.engine)
+    with pytest.raises(InputError, match=f"begun with other {changed}: "):
+        run(classifier, source, tmp_path / "out.jsonl", resume=True, **OTHER_CONDITIONS[changed])
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_an_output_that_fails_half_way_leaves_nothing_under_its_name(tiny: Classifier, tmp_path: Path) -> None:
@@ -222,22 +259,54 @@ def test_the_command_scores_a_file_and_tells_what_came_of_it(tmp_path: Path, mon
     assert "expected an output named" in refused.output
 
 
+def test_each_option_of_the_command_is_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Classifier) -> None:
+    monkeypatch.setattr(Classifier, "load", lambda *_arguments, **_options: tiny)
+    texts = [" ".join(TEXTS), "They fled the village. Rain fell. The ministry denied it!"]
+    rows = [{"id": f"wrong {n}", "text": "Rain.", "key": f"k{n}", "words": text, "n": n} for n, text in enumerate([*texts, ""])]
+    source, output, rejects = jsonl(tmp_path / "in.data", rows), tmp_path / "out.jsonl", tmp_path / "refused.jsonl"
+    decided, passages = tiny.classify(texts, granularity="document", evidence=True), tiny.classify(texts)
+    assert all(answer.evidence for answer in decided)
+    assert all(a.labels != b.labels for a, b in zip(decided, passages, strict=True))
+
+    def stop(rows: int, _rejected: int) -> None:
+        if rows:
+            raise KeyboardInterrupt
+
+    sources, partial = find_sources([str(source)], "jsonl"), tmp_path / "out.jsonl.partial"
+    with pytest.raises(KeyboardInterrupt):
+        score(LocalScorer(tiny), sources, str(output), "rejects", ScoreOptions(), partial=partial, progress=stop)
+    assert partial.exists()
+    options = ["--granularity", "document", "--evidence", "--text-column", "words", "--id-column", "key", "--keep-columns"]
+    options += ["--input-format", "jsonl", "--rejects", str(rejects), "--restart"]
+    done = runner.invoke(app, ["score", str(source), str(output), *options])
+    assert done.exit_code == 0, done.output
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    for answer, row, given in zip(decided, found, rows[:2], strict=True):
+        assert row == {**answer.model_dump(), "id": given["key"], "model": "tiny 0", "columns": given}
+    assert [json.loads(line)["id"] for line in rejects.read_text().splitlines()] == ["k2"]
+    assert not partial.exists()
+
+
 def test_a_killed_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
     rows = [{"id": str(n), "text": f"{TEXTS[n % 4]} {n}"} for n in range(4_000)]
     source, output = jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "service.cli", "score", str(source), str(output), "-q", "--resume"]
+    begun: list[int] = []  # of each kill, when the first part was written
     for attempt in range(20):
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         parts = len(list(tmp_path.glob("out.jsonl.partial/part-*"))) if attempt else 0
         while attempt < 2 and process.poll() is None:
             if len(list(tmp_path.glob("out.jsonl.partial/part-*"))) > parts:
                 os.kill(process.pid, signal.SIGKILL)
+                begun.append((tmp_path / "out.jsonl.partial" / "part-000001.jsonl").stat().st_mtime_ns)
                 break
             time.sleep(0.01)
         _, errors = process.communicate()
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert len(begun) == 2
+    assert len(set(begun)) == 1  # what was done was not done again
     assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == [row["id"] for row in rows]
 
 
@@ -255,11 +324,13 @@ def test_kept_columns_are_written_whatever_they_hold_and_wherever_they_come(
     found, _ = run(tiny, path, output, keep_columns=True)
     if kind == "jsonl":
         assert found[1]["columns"]["late"] == {"deep": [None, "\ufffd"]}
-    elif kind == "csv":
-        table = list(csv.DictReader(io.StringIO(output.read_text("utf-8-sig"))))
-        assert [row["note"] for row in table] == ["x", ""]
-        assert [row["input_language"] for row in table] == ["", "de"]
+    else:
+        table = read_table(output, kind)
+        assert [row["note"] or "" for row in table] == ["x", ""]
+        assert [row["text"] for row in table] == ["They fled. \ufffd", "Rain."]
+        assert [row["input_language"] or "" for row in table] == ["", "de"]
         assert [row["language"] for row in table] == ["en", "en"]
+        assert not any(row["score"] for row in table)
         assert json.loads(table[1]["late"]) == {"deep": [None, "\ufffd"]}
 
 
