@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
@@ -21,6 +22,8 @@ from training.encoder import PassageEncoder
 from training.graph import build_graph, encoder_weights
 from training.quantise import choose_ranges
 
+settings.register_profile("rasid", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("rasid")
 LOOPBACK = "http://127.0.0.1"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"()-%ابتثجحخدذرزسشصضطظعغفقكلمنهويىةءآأإؤئ،؛؟"
 WORDS = ["▁the", "▁village", "▁said", "▁fled", "▁في", "▁قال", "▁القرية", "ing", "▁الم"]

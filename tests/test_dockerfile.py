@@ -16,7 +16,9 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ INSTRUCTIONS = [
     tuple(line.split(maxsplit=1)) for line in re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text()).splitlines()
     if line and not line.startswith("#")
 ]  # fmt: skip
+IGNORED = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
 MEMORY_LIMIT_MB = 500
 
 
@@ -32,6 +35,13 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def classify(port: int, text: str) -> Any:
+    body = json.dumps({"texts": [text]}).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/classify", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.loads(response.read())
 
 
 class Image:
@@ -67,9 +77,15 @@ class Image:
 
 
 def ignored(folder: str, names: list[str]) -> set[str]:
-    unwanted = {".git", ".venv", "runs", "tests", "annotations", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis"}
-    unwanted |= {"corpus"} if Path(folder).name == "training" else set()
-    return unwanted & set(names)
+    """What .dockerignore keeps out; patterns are of the root, `**/` of every folder."""
+    inside = Path(folder).relative_to(ROOT)
+    return {name for name in names if any(fits(inside / name, pattern) for pattern in IGNORED)}
+
+
+def fits(path: Path, pattern: str) -> bool:
+    anywhere, own = pattern.startswith("**/"), Path(pattern.removeprefix("**/")).parts
+    parts = path.parts[-len(own) :] if anywhere else path.parts
+    return len(parts) == len(own) and all(map(fnmatchcase, parts, own))
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +143,7 @@ def test_the_health_check_and_a_request_are_answered(running: tuple[Image, subpr
     assert check[0] == "python"
     program = image.root / "opt/rasid/bin/python"
     assert subprocess.run([str(program), *check[1:]], env=image.environment, check=False).returncode == 0
-    body = json.dumps({"texts": ["نزحت مئات العائلات من القرية بعد القصف."]}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/classify", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        answer = json.loads(response.read())
+    answer = classify(port, "نزحت مئات العائلات من القرية بعد القصف.")
     assert answer["predictions"][0]["labels"]["displacement"]["decision"] == "yes"
 
 
@@ -143,11 +156,26 @@ def test_the_service_stays_within_its_memory(running: tuple[Image, subprocess.Po
     assert peak < MEMORY_LIMIT_MB, f"peak resident memory {peak:.0f} MB"
 
 
+def test_what_stays_out_of_the_image_is_what_dockerignore_names() -> None:
+    assert not [pattern for pattern in IGNORED if pattern.startswith("!") or pattern != pattern.strip("/ ")]  # not understood
+    assert ignored(str(ROOT), ["tests", "runs", ".venv", ".ruff_cache", "models", "README.md"]) == {
+        "tests",
+        "runs",
+        ".venv",
+        ".ruff_cache",
+    }
+    assert ignored(str(ROOT / "training"), ["corpus", "__pycache__", "tests", "base.py"]) == {"corpus", "__pycache__"}
+
+
 def test_it_stops_when_asked_to(running: tuple[Image, subprocess.Popen[bytes], int]) -> None:
-    image, process, _port = running
+    image, process, port = running
+    classify(port, "نزحت مئات العائلات من القرية بعد القصف.")
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    assert process.wait(timeout=20) == -signal.SIGTERM  # uvicorn raises it again when it is done
     log = (image.root / "log").read_text()
     assert "Traceback" not in log
-    assert all(json.loads(line) for line in log.splitlines())
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {"starting", "Application shutdown complete."} <= {line["message"] for line in lines}
+    assert "/v1/classify" in [line.get("route") for line in lines]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     assert "العائلات" not in log

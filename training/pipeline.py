@@ -208,12 +208,12 @@ def calibrate_bundle(
         logits = engine.logits(encode(tokenizer, [row.text for row in found.rows], max_tokens))
         rule = with_article_thresholds(rule, found.rows, logits, taxonomy, unsure_weight=doubted)
         dataset["digests"] |= found.digests
-    _write_json(bundle / "decision.json", rule.model_dump(mode="json"))
     bands = check_bands(rule, exported, wanted, languages, taxonomy)
     reference = predict_logits(load_network(work, len(taxonomy.label_ids)), tokenizer, texts, max_tokens=max_tokens)
     parity = compare_logits(reference, exported, wanted, languages, rule, taxonomy)
     logger.info("parity on %d validation rows: %s", parity.texts, json.dumps(asdict(parity)))
     check_parity(parity, len(taxonomy.label_ids))
+    _write_json(bundle / "decision.json", rule.model_dump(mode="json"))
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=name,

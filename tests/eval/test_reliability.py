@@ -67,7 +67,12 @@ def test_the_load_generator_sends_everything_and_counts_what_breaks() -> None:
         result = await open_loop(port, requests, rate=200, seconds=0.3)
         assert set(result.statuses) == {200}
         assert 20 < len(result.statuses) < 150
-        assert result.sent == sorted(result.sent) or result.late > 0
+        arrivals, due = random.Random(1), [0.0]
+        while due[-1] < 0.3:
+            due.append(due[-1] + arrivals.expovariate(200))
+        lateness = [sent - wanted for sent, wanted in zip(sorted(result.sent), due[1:], strict=True)]
+        assert min(lateness) > -0.005
+        assert result.late == pytest.approx(max(lateness), abs=1e-6)
         server.close()
 
     asyncio.run(run())

@@ -5,15 +5,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from eval.cli import app as eval_app
 from models.classifier import Classifier
 from service.cli import app
 from service.terminal import lines_for_terminal, print_answers, terminal_is_bidirectional
+from training.cli import app as train_app
 
 runner = CliRunner()
 ARTICLE = "The interior minister said the killers would be tried. Hundreds of families fled the burning quarter."
@@ -100,11 +105,32 @@ def test_a_bundle_that_cannot_be_trusted_stops_the_start(tiny_bundle: Path, tmp_
         assert message in " ".join(done.output.split())
 
 
-@pytest.mark.parametrize("command", [["--help"], ["serve", "--help"], ["classify", "--help"]])
-def test_help_shows_what_to_type(command: list[str]) -> None:
-    done = runner.invoke(app, command)
-    assert done.exit_code == 0
-    assert "Example" in done.stdout or command == ["--help"]
+def commands(program: typer.Typer, *above: str) -> Iterator[tuple[str, ...]]:
+    """Every command of a program, by its words."""
+
+    def leaves(command: Any, *words: str) -> Iterator[tuple[str, ...]]:
+        below = getattr(command, "commands", {})
+        if not below:
+            yield words
+        for name, one in below.items():
+            yield from leaves(one, *words, name)
+
+    return leaves(typer.main.get_command(program), *above)
+
+
+@pytest.mark.parametrize("name", ["rasid", "rasid-train", "rasid-eval"])
+def test_the_help_of_every_command_shows_what_to_type(name: str) -> None:
+    program = {"rasid": app, "rasid-train": train_app, "rasid-eval": eval_app}[name]
+    found = list(commands(program))
+    assert len(found) >= 6
+    lacking = []
+    for words in found:
+        done = runner.invoke(program, [*words, "--help"])
+        assert done.exit_code == 0, (words, done.output)
+        told = " ".join(done.stdout.split())
+        if "Example" not in told or f"{name} {' '.join(words)}" not in told.partition("Example")[2]:
+            lacking.append(" ".join(words))
+    assert not lacking
 
 
 def test_arabic_is_joined_and_ordered_for_a_terminal_that_does_not() -> None:

@@ -298,8 +298,11 @@ def test_closing_finishes_what_waits_and_takes_nothing_new(engine: Engine, sched
     async def run() -> None:
         first = await held(engine, scheduler)
         [waiting] = await queued(scheduler, [[1] * 6])
-        closing = asyncio.ensure_future(asyncio.to_thread(scheduler.close))
-        await asyncio.sleep(0.05)
+        closing = asyncio.ensure_future(asyncio.to_thread(scheduler.close, timeout_seconds=15))
+        for _ in range(2_000):  # until the other thread has begun to close
+            if scheduler._closing:
+                break
+            await asyncio.sleep(0.005)
         with pytest.raises(ShuttingDownError):
             scheduler.admit(1)
         with pytest.raises(ShuttingDownError):

@@ -358,16 +358,16 @@ def test_a_model_that_errs_on_the_check_texts_does_not_take_over(tiny: Classifie
 
 
 @pytest.mark.parametrize(
-    ("words", "allowed", "told"),
+    ("texts", "allowed", "told"),
     [
-        (5_000, -1.0, "before the texts were computed"),
-        (5_000, 0.1, "before the texts were prepared"),
-        (5, 0.1, "not answered within"),
+        (100, -1.0, "before the texts were computed"),
+        (9, 0.1, "before the texts were prepared"),
+        (1, 0.1, "not answered within"),
     ],
     ids=["none left", "prepared in a thread", "prepared in the loop"],
 )
 def test_time_spent_on_preparation_counts(
-    released: Classifier, monkeypatch: pytest.MonkeyPatch, words: int, allowed: float, told: str
+    released: Classifier, monkeypatch: pytest.MonkeyPatch, texts: int, allowed: float, told: str
 ) -> None:
     host = ModelHost(released, Settings())
     honest = released.encode
@@ -377,9 +377,9 @@ def test_time_spent_on_preparation_counts(
         return honest(*arguments, **options)
 
     async def run() -> None:
-        items = [TextItem("0", "word " * words)]
+        items = [TextItem(str(n), f"They fled {n}.") for n in range(texts)]
+        deadline = time.monotonic() + allowed
         with host.request() as serving, pytest.raises(DeadlineError, match=told):
-            deadline = time.monotonic() + allowed
             await host.classify(serving, items, granularity="document", evidence=False, deadline=deadline)
 
     with monkeypatch.context() as patched:
@@ -424,9 +424,7 @@ def test_what_is_remembered_is_computed_once(released: Classifier, remembered: i
 
 
 @pytest.mark.parametrize("setting", ["rate_per_key", "rate_per_address"])
-def test_a_quota_of_the_settings_holds_for_who_has_none_of_his_own(
-    released: Classifier, tmp_path: Path, setting: str
-) -> None:
+def test_a_quota_of_the_settings_holds_for_who_has_none_of_his_own(released: Classifier, tmp_path: Path, setting: str) -> None:
     key = add_key(tmp_path / "keys.json", "a", scopes=[Scope.CLASSIFY])
     settings = Settings(keys=tmp_path / "keys.json", **{setting: "1/hour"})
     with TestClient(create_app(released, settings), base_url=LOOPBACK, headers={"X-Api-Key": key}) as client:

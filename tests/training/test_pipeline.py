@@ -6,19 +6,23 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
+from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from models.bundle import RELEASED_DIRECTORY, load_bundle
 from models.classifier import Classifier
+from models.engine import OnnxEngine
 from models.errors import InputError
 from training.base import BaseEncoderError, load_base
 from training.cli import app
 from training.encoder import PassageEncoder
-from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, macro_f1
+from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, macro_f1, predict_logits
 from training.parity import Parity
 from training.pipeline import check_parity, judged_rows, load_network, read_rows
 from training.release import _SHIPPED_MARGIN, _passing_gate
@@ -44,10 +48,7 @@ def test_one_command_goes_from_labelled_files_to_a_candidate_bundle(work: Path) 
 
 
 def test_the_bundle_says_what_the_fitted_network_says(work: Path) -> None:
-    from tokenizers import Tokenizer
-
     from training.batching import encode
-    from training.finetune import predict_logits
 
     bundle = load_bundle(work / "bundle", require_seal=False)
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
@@ -72,7 +73,23 @@ def test_parity_is_measured_on_a_labelled_file(work: Path, labelled: Path) -> No
     assert runner.invoke(app, ["parity", "--work", str(labelled.parent), "--data", str(labelled)]).exit_code == 2
 
 
-def test_the_weights_of_several_seeds_are_averaged(base: Path, labelled: Path, tmp_path: Path) -> None:
+def test_an_export_that_says_the_contrary_is_found_out(
+    work: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, honest = tmp_path / "work", OnnxEngine.logits
+    shutil.copytree(work, folder)
+    monkeypatch.setattr(OnnxEngine, "logits", lambda self, rows: -honest(self, rows))
+    found = json.loads(runner.invoke(app, ["parity", "--work", str(folder), "--data", str(labelled)]).stdout)
+    assert found["flipped"] > 0.2
+    assert found["macro_f1_exported"] < found["macro_f1_reference"] - 0.1
+    done = runner.invoke(app, ["calibrate", "--work", str(folder), "--name", "contrary", "--version", "1"])
+    assert (done.exit_code, "the int8 model flips" in " ".join(done.output.split())) == (2, True), done.output
+
+
+def test_the_weights_of_several_seeds_are_averaged(
+    base: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.finetune.bfloat16_is_faster", lambda: False)  # a measurement: it may differ between fits
     common = ["fit", "--data", str(labelled), "--base", str(base), "--epochs", "1", "--quiet"]
     for name, seeds in (("one", ["1"]), ("two", ["2"]), ("both", ["1", "2"])):
         flags = [flag for seed in seeds for flag in ("--seed", seed)]
@@ -122,11 +139,25 @@ def test_networks_fitted_apart_are_averaged_and_go_on_as_one(work: Path, other_w
     assert manifest.training["train"] + manifest.training["validation"] == 240
 
 
-def test_networks_are_measured_before_export(work: Path, other_work: Path, unseen: Path, labelled: Path) -> None:
+def test_networks_are_measured_before_export(
+    work: Path, other_work: Path, unseen: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.measure.bfloat16_is_faster", lambda: False)
     asked = ["measure", str(work), str(other_work), "--data", str(unseen)]
     found = json.loads(runner.invoke(app, [*asked, "--json"]).stdout)
     assert [one["work"] for one in found] == [str(work), str(other_work)]
-    for one in found:
+    rows = [json.loads(line) for line in unseen.read_text(encoding="utf-8").splitlines()]
+    labels = load_bundle(work / "bundle", require_seal=False).taxonomy.label_ids
+    truth = np.array([[label in row["labels"] for label in labels] for row in rows])
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    for folder, one in zip((work, other_work), found, strict=True):
+        judged = read_rows(folder / "validation.parquet")
+        for name, texts, wanted in (
+            ("average_precision", [row["text"] for row in rows], truth),
+            ("validation_average_precision", [row.text for row in judged], np.array([row.targets for row in judged])),
+        ):
+            logits = predict_logits(load_network(folder, 4), tokenizer, texts, max_tokens=48)
+            assert one[name] == pytest.approx(average_precision_score(wanted, logits, average="macro"), abs=1e-6)
         assert 0.2 < one["macro_f1"] <= 1.0
         assert 0.2 < one["average_precision"] <= 1.0
         assert one["languages"].keys() == {"ar", "en"}
@@ -416,8 +447,15 @@ def test_the_epoch_is_chosen_by_the_figure_asked_for(base: Path, tiny_tokenizer,
     assert not torch.equal(weights["head.weight"], saved[1 - kept]["head.weight"])
 
 
-def test_the_precision_of_this_processor_can_be_measured() -> None:
-    assert bfloat16_is_faster() in (True, False)
+@pytest.mark.parametrize(("float32", "bfloat16", "faster"), [(2.0, 1.0, True), (1.0, 2.0, False)])
+def test_the_faster_precision_of_this_processor_is_taken(
+    monkeypatch: pytest.MonkeyPatch, float32: float, bfloat16: float, faster: bool
+) -> None:
+    clock = iter([0.0, float32, 10.0, 10.0 + bfloat16])
+    monkeypatch.setattr("training.finetune.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    state = torch.get_rng_state()
+    assert bfloat16_is_faster() is faster
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(("texts", "flipped", "after"), [(900, 0.02, 0.8), (900, 0.005, 0.79), (16, 2 / 64, 0.8)])
@@ -446,6 +484,4 @@ def test_faults_in_the_data_are_told_and_exit_with_2(tmp_path: Path) -> None:
 
 
 def _engine(bundle):
-    from models.engine import OnnxEngine
-
     return OnnxEngine(bundle.model_path, threads=1)

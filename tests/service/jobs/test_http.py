@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def test_a_job_can_be_cancelled_and_deleted(client: TestClient, folder: Path) ->
     assert client.get(f"/v1/jobs/{'0' * 32}").json()["code"] == "job_not_found"
 
 
-def test_a_worker_that_is_killed_again_and_again_loses_no_row_and_doubles_none(client: TestClient) -> None:
+def test_a_worker_that_is_killed_again_and_again_loses_no_row_and_doubles_none(client: TestClient, folder: Path) -> None:
     rows = [{"id": str(number), "text": f"{TEXTS[number % 4]} {number}"} for number in range(2_500)]
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
     job_id = send(client, content).json()["id"]
@@ -233,8 +234,18 @@ def test_a_worker_that_is_killed_again_and_again_loses_no_row_and_doubles_none(c
             jobs._pause_until = 0.0
             killed += 1
         time.sleep(0.02)
-    job = wait(client, job_id)
+    first = folder / job_id / "partial" / "part-000001.jsonl"
+    written, progress = {first.stat().st_mtime_ns}, {job["rows"]}
+    until = time.monotonic() + 60
+    while job["state"] in UNFINISHED and time.monotonic() < until:
+        job = client.get(f"/v1/jobs/{job_id}").json()
+        progress.add(job["rows"])
+        with suppress(FileNotFoundError):  # the job is done
+            written.add(first.stat().st_mtime_ns)
+        time.sleep(0.02)
     assert (job["state"], job["rows"]) == ("completed", 2_500), job
+    assert min(progress) >= 1_024  # what was done was not done again
+    assert len(written) == 1
     found = [json.loads(line)["id"] for line in client.get(f"/v1/jobs/{job_id}/results").text.splitlines()]
     assert found == [row["id"] for row in rows]
 

@@ -65,19 +65,25 @@ def test_a_job_goes_from_hand_to_hand(store: JobStore) -> None:
 def test_the_oldest_job_is_taken_first_and_each_by_one_worker_alone(store: JobStore) -> None:
     for number in range(40):
         queue(store, f"{number:02d}")
-    taken: list[str] = []
+    names = [f"{number:02d}" for number in range(40)]
+    first = store.claim("w")
+    assert first is not None
+    assert first.id == "00"
+    taken: list[list[str]] = [[] for _ in range(4)]
+    together = threading.Barrier(4)
 
-    def work() -> None:
+    def work(own: list[str]) -> None:
+        together.wait(10)
         while (job := store.claim("w")) is not None:
-            taken.append(job.id)
+            own.append(job.id)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, args=(own,)) for own in taken]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(taken) == [f"{number:02d}" for number in range(40)]
-    assert "00" in taken[:4]  # each of four threads took one at first
+    assert sorted(name for own in taken for name in own) == names[1:]
+    assert all(own == sorted(own) for own in taken)  # whoever comes later gets a later one
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_the_former_owner_is_told(
