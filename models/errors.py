@@ -88,6 +88,15 @@ class EngineError(RasidError):
     code = "engine_error"
 
 
+def told_failure(error: RasidError | OSError) -> tuple[str, int]:
+    """What a command says of an expected failure in one line, and its exit code: 2 where the input cannot be used, else 1."""
+    if isinstance(error, RasidError):
+        return str(error), 2 if isinstance(error, InputError) else 1
+    if error.strerror:
+        return f"{error.strerror}: {error.filename or 'the machine'}", 1
+    return " ".join(str(error).split()) or type(error).__name__, 1
+
+
 def told_value(value: str) -> str:
     """A value as a message may tell it: itself where it is as short as a name, else only its length, for it may be a text."""
     return repr(value) if _is_short(value, 40) else f"a value of {len(value)} characters"

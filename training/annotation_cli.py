@@ -15,7 +15,7 @@ from rich.table import Table
 
 from models.bundle import released_bundle_path
 from models.classifier import Classifier
-from models.errors import InputError, RasidError
+from models.errors import RasidError, told_failure
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
 from training.agreement import Agreement, measure_agreement
 from training.jsonl import refuse_existing, write_rows, write_text
@@ -37,15 +37,12 @@ def told() -> Iterator[None]:
     """Expected errors become one line and an exit code: 2 where the input cannot be used, else 1 (as for a full disk)."""
     try:
         yield
-    except RasidError as error:
-        _errors.print(f"rasid-train: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except BrokenPipeError:  # who read our output left: typer ends quietly
         raise
-    except OSError as error:
-        cause = f"{error.strerror}: {error.filename or 'the machine'}" if error.strerror else " ".join(str(error).split())
-        _errors.print(f"rasid-train: {cause or type(error).__name__}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from None
+    except (RasidError, OSError) as error:
+        message, status = told_failure(error)
+        _errors.print(f"rasid-train: {message}", style="red", markup=False, highlight=False)
+        raise typer.Exit(status) from None
 
 
 def sample(

@@ -213,7 +213,8 @@ def measure(
         typer.echo(json.dumps([asdict(one) for one in found], indent=2))
         return
     languages = list(dict.fromkeys(language for one in found for language in one.languages))
-    table = Table("work", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("work", overflow="fold")
     for column in ("validation AP", "validation F1", "AP", "F1", *(f"F1 {language}" for language in languages)):
         table.add_column(column, justify="right")
     for one in found:

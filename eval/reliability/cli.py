@@ -25,7 +25,7 @@ from eval.servers.running import RunningServer, Server, rasid_server
 from eval.suites.pairs import SIDES, read_pairs
 from models.bundle import load_bundle, released_bundle_path
 from models.engine import available_processors
-from models.errors import InputError, RasidError
+from models.errors import RasidError, told_failure
 
 prove_app = typer.Typer(
     no_args_is_help=True,
@@ -187,12 +187,9 @@ def told() -> Iterator[None]:
     """Expected errors become one line and an exit code: 2 where the input cannot be used, else 1 (as for a full disk)."""
     try:
         yield
-    except RasidError as error:
-        _errors.print(f"rasid-eval: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except BrokenPipeError:  # who read our output left: typer ends quietly
         raise
-    except OSError as error:
-        cause = f"{error.strerror}: {error.filename or 'the machine'}" if error.strerror else " ".join(str(error).split())
-        _errors.print(f"rasid-eval: {cause or type(error).__name__}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from None
+    except (RasidError, OSError) as error:
+        message, status = told_failure(error)
+        _errors.print(f"rasid-eval: {message}", style="red", markup=False, highlight=False)
+        raise typer.Exit(status) from None
