@@ -110,7 +110,7 @@ def run(
 
 
 @app.command(
-    "compare", epilog="Example: rasid-eval compare models/released/rasid-1.1.1 runs/mine/bundle --data my-labels.jsonl"
+    "compare", epilog="Example: rasid-eval compare models/released/rasid-1.2.0 runs/mine/bundle --data my-labels.jsonl"
 )
 def compare_bundles(
     first: Annotated[Path, typer.Argument(metavar="A", help="Bundle A.")],

@@ -131,7 +131,7 @@ class ProblemDetail(BaseModel):
 class ActivateRequest(BaseModel):
     """Which bundle shall answer."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "rasid-1.1.1"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"bundle": "rasid-1.2.0"}]})
 
     bundle: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="Name of a folder in the folder of bundles.")
 

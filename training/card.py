@@ -48,10 +48,10 @@ SHIPPED_LIMIT = """- Labels were set by single careful readings; two readers gav
 - Dialect is a small part of the training text, none of it read by a native speaker of each; Iraqi and Sudanese are answered worst
   (above). Arabizi is absent.
 - Plain sentences can still be missed: "وفرّت مئتا عائلة من الحي في الليلة نفسها." (two hundred families fled the quarter that
-  night) gets a probability of displacement of .34, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .93. The
+  night) gets a probability of displacement of .19, "نزحت عشرات العائلات من الحي في الليلة نفسها." (tens of families) .96. The
   review band guards the precision of what is decided; it does not catch every miss.
 - What did not happen is still taken for what did where the sentence is less plain: "No family was displaced." gets a probability of
-  displacement of .04, but "The rumour that Yazidi villagers had been killed proved false." one of sectarian violence of .86
+  displacement of .04, but "The rumour that Yazidi villagers had been killed proved false." one of sectarian violence of .60
   (these probabilities: `rasid classify TEXT --granularity passage`).
 """
 

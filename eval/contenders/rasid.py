@@ -1,6 +1,6 @@
 """Contender: Rasid itself, the `Classifier` on a bundle, as the service and the batch command call it.
 
-Run as `python -m eval.contenders.rasid --bundle models/released/rasid-1.1.1 --threads 2`.
+Run as `python -m eval.contenders.rasid --bundle models/released/rasid-1.2.0 --threads 2`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     """Answer on standard input and output."""
     arguments = read_arguments(
         "Rasid's classifier behind the line protocol of eval.contenders.protocol.",
-        "python -m eval.contenders.rasid --bundle models/released/rasid-1.1.1 --threads 2",
+        "python -m eval.contenders.rasid --bundle models/released/rasid-1.2.0 --threads 2",
     )
     serve(lambda: load(arguments))
 
