@@ -32,10 +32,10 @@ def altered(folder: Path, *, sealed: bool = False, **changes: Any) -> Path:
 
 
 def wrong_threshold(content: bytes) -> bytes:
-    """The threshold of calls for accountability far too low, in both languages."""
+    """The threshold of calls for accountability so low that every text gets the label, whatever the weights."""
     rules = json.loads(content)
     for by_label in rules["rules"].values():
-        by_label["accountability_call"] |= {"threshold": 0.001, "review_low": 0.001, "review_high": 0.001}
+        by_label["accountability_call"] |= {"threshold": 1e-9, "review_low": 1e-9, "review_high": 1e-9}
     return json.dumps(rules).encode()
 
 
