@@ -19,13 +19,14 @@ from models.errors import InputError
 from models.example import labelled_files
 from models.taxonomy import Taxonomy
 from training.calibrate import lean, steady_threshold
-from training.rows import TrainingRow, targets, training_row
+from training.overlap import read_evaluation_texts
+from training.rows import TrainingRow, overlaps, targets, training_row
 from training.standoff import resolve_annotations
 
 
 @dataclass(frozen=True, slots=True)
 class ArticleSentences:
-    """The annotated sentences of articles, and how many articles were left out because rows of theirs were trained on."""
+    """The annotated sentences of articles, and how many articles were left out: trained on, or in evaluation files."""
 
     rows: tuple[TrainingRow, ...]
     digests: dict[str, str]
@@ -33,19 +34,29 @@ class ArticleSentences:
 
 
 def read_article_sentences(
-    paths: Sequence[Path], collections: Sequence[Path], trained: Sequence[TrainingRow], taxonomy: Taxonomy
+    paths: Sequence[Path],
+    collections: Sequence[Path],
+    trained: Sequence[TrainingRow],
+    taxonomy: Taxonomy,
+    *,
+    exclude: Sequence[Path] = (),
 ) -> ArticleSentences:
     """Read standoff labels of articles' sentences, each judged in the context of its article.
 
-    `trained` are the training rows: their documents are left out. Raises ExampleFormatError where a text is in none of
-    the collections, InputError where no article is left.
+    `trained` are the training rows: their documents are left out, and articles of which a sentence overlaps with the
+    evaluation files `exclude` (`training.overlap`). Raises ExampleFormatError where a text is in none of the collections,
+    InputError where no article is left.
     """
     examples, digests = resolve_annotations(labelled_files(paths), collections, taxonomy)
     rows = [row for row in (training_row(example, taxonomy) for example in examples) if row.text]
-    seen = {row.document for row in trained}
+    evaluated = read_evaluation_texts(exclude, taxonomy)
+    seen = {row.document for row in trained} | {row.document for row in rows if overlaps(row, evaluated)}
     kept = tuple(row for row in rows if row.document not in seen)
     if not kept:
-        raise InputError(f"expected articles that no training row comes from, all {len(rows)} sentences come from such")
+        raise InputError(
+            f"expected articles that no training row comes from and no evaluation file holds, all {len(rows)} sentences are of "
+            "such"
+        )
     left_out = {row.document for row in rows} - {row.document for row in kept}
     return ArticleSentences(kept, {f"articles/{name}": digest for name, digest in digests.items()}, len(left_out))
 

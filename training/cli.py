@@ -60,8 +60,8 @@ Pseudo = Annotated[
 Exclude = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Evaluation files (labelled, or articles): rows of their documents, or with ten words in a row of theirs, are "
-        "left out; repeatable."
+        help="Evaluation files (labelled, or articles): rows and annotated articles of their documents, or with ten words in "
+        "a row of theirs, are left out; repeatable."
     ),
 ]
 Validation = Annotated[
@@ -143,7 +143,7 @@ def run(
         quiet=quiet,
     )
     export_network(work, quiet)
-    calibrate_exported(work, name, version, articles, collection)
+    calibrate_exported(work, name, version, articles, collection, exclude)
 
 
 @app.command("fit", epilog="Example: rasid-train fit --data my-labels.jsonl --work runs/mine --epochs 5")
@@ -239,10 +239,13 @@ def calibrate_exported(
     version: Version = "dev",
     articles: Articles = None,
     collection: Collections = None,
+    exclude: Exclude = None,
 ) -> None:
     """Calibrate an exported model, check it against PyTorch and make the candidate bundle."""
     with told():
-        bundle = calibrate_bundle(work, name=name, version=version, articles=articles or (), collections=collection or ())
+        bundle = calibrate_bundle(
+            work, name=name, version=version, articles=articles or (), collections=collection or (), exclude=exclude or ()
+        )
         typer.echo(f"candidate bundle in {bundle}")
 
 

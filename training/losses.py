@@ -22,6 +22,21 @@ def focal(logits: Tensor, wanted: Tensor, *, gamma: float = 2.0) -> Tensor:
     return missed**gamma * binary_cross_entropy(logits, wanted)
 
 
+def class_weighted(loss: Loss, wanted: Tensor) -> Loss:
+    """The loss with each label's positives weighted by its negatives over its positives in `wanted` `[N, L]`.
+
+    With cross-entropy and targets of 0 and 1 this is torch's `pos_weight`. A label without a positive keeps its weights.
+    """
+    positives = wanted.sum(dim=0)
+    ratio = torch.where(positives > 0, (len(wanted) - positives) / positives, 1.0)
+
+    def weighted(logits: Tensor, wanted: Tensor) -> Tensor:
+        return loss(logits, wanted) * (1 + (ratio - 1) * wanted)
+
+    weighted.__name__ = f"class-weighted {loss.__name__}"
+    return weighted
+
+
 def pair_loss(logits: Tensor, wanted: Tensor, batch: Sequence[int], partners: Mapping[int, int], loss: Loss) -> Tensor:
     """The loss of the difference in logits between the sides of each pair in the batch, on the labels that differ.
 

@@ -21,7 +21,8 @@ unseen=(--exclude "$data/real.dev.jsonl" --exclude "$data/docs.dev.jsonl")
 rasid-train fit --data "$data/real.train.jsonl" --data "$here/corpus" --annotations "$here/annotations" \
   --corrections "$here/annotations/corrections" "${texts[@]}" "${unseen[@]}" --work "$runs/shipped" --epochs 3 --seed 1 --seed 2
 rasid-train export --work "$runs/shipped"
-rasid-train calibrate --work "$runs/shipped" --name rasid --version 1.2.0 --articles "$here/annotations/articles" "${texts[@]}"
+rasid-train calibrate --work "$runs/shipped" --name rasid --version 1.2.0 --articles "$here/annotations/articles" \
+  "${texts[@]}" "${unseen[@]}"
 
 rasid-eval run --bundle "$runs/shipped/bundle" --data "$data/real.dev.jsonl" --documents "$data/docs.dev.jsonl" \
   --out "$runs/shipped/report.json"

@@ -181,12 +181,19 @@ def export(work: Path, *, show_progress: bool = True) -> Path:
 
 
 def calibrate_bundle(
-    work: Path, *, name: str, version: str, articles: Sequence[Path] = (), collections: Sequence[Path] = ()
+    work: Path,
+    *,
+    name: str,
+    version: str,
+    articles: Sequence[Path] = (),
+    collections: Sequence[Path] = (),
+    exclude: Sequence[Path] = (),
 ) -> Path:
     """Calibrate the exported model on the validation rows, check parity, write the manifest; return the bundle.
 
     `articles` are standoff labels of articles' sentences, whose texts are in `collections`; the thresholds for articles come
-    from them. Raises InputError where a stage before is missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
+    from them, but for articles that overlap with the evaluation files `exclude`. Raises InputError where a stage before is
+    missing or where the export costs more than MAX_FLIPPED or MAX_F1_LOSS.
     """
     network, taxonomy = fitted(work)
     bundle = work / "bundle"
@@ -203,8 +210,11 @@ def calibrate_bundle(
     rule = calibrate(exported, wanted, languages, taxonomy, weights=weights)
     dataset = json.loads((work / "dataset.json").read_text(encoding="utf-8"))
     if articles:
-        found = read_article_sentences(articles, collections, read_rows(work / "train.parquet"), taxonomy)
-        logger.info("%d sentences of articles; %d articles left out: trained on", len(found.rows), found.left_out)
+        trained = read_rows(work / "train.parquet")
+        found = read_article_sentences(articles, collections, trained, taxonomy, exclude=exclude)
+        logger.info(
+            "%d sentences of articles; %d articles left out: trained on or in evaluation files", len(found.rows), found.left_out
+        )
         logits = engine.logits(encode(tokenizer, [row.text for row in found.rows], max_tokens))
         rule = with_article_thresholds(rule, found.rows, logits, taxonomy, unsure_weight=doubted)
         dataset["digests"] |= found.digests

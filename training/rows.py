@@ -114,7 +114,7 @@ def load_dataset(
                 kept[row.text] = replace(first, unsure=True)
     evaluated = read_evaluation_texts(exclude, taxonomy)
     labelled = frozenset(kept)
-    kept = {text: row for text, row in kept.items() if not _evaluated(row, evaluated)}
+    kept = {text: row for text, row in kept.items() if not overlaps(row, evaluated)}
     excluded = len(labelled) - len(kept)
     train: list[TrainingRow] = []
     validation: list[TrainingRow] = []
@@ -137,7 +137,7 @@ def load_dataset(
         soft, soft_digests = read_pseudo_labels(labelled_files(pseudo), collections, taxonomy)
         digests.update(soft_digests)
         rows = _pseudo_rows(soft, labelled, {row.document for row in validation}, 0.0 if validation_paths else validation_share)
-        apart = [row for row in rows if not _evaluated(row, evaluated)]
+        apart = [row for row in rows if not overlaps(row, evaluated)]
         excluded += len(rows) - len(apart)
         train += apart
     if excluded:
@@ -145,7 +145,8 @@ def load_dataset(
     return Dataset(tuple(train), tuple(validation), digests, dropped, excluded)
 
 
-def _evaluated(row: TrainingRow, evaluated: EvaluationTexts) -> bool:
+def overlaps(row: TrainingRow, evaluated: EvaluationTexts) -> bool:
+    """Whether a row is of a document of evaluation files or shares text with one (`training.overlap`)."""
     return evaluated.overlap(row.text, row.document if row.document != row.id else "")
 
 

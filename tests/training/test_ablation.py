@@ -18,6 +18,7 @@ from training.ablation.run import Outcome, summarise
 from training.ablation.variants import VARIANTS, asymmetric
 from training.cli import app
 from training.encoder import PassageEncoder
+from training.losses import binary_cross_entropy, class_weighted, focal
 from training.rows import TrainingRow
 
 runner = CliRunner()
@@ -31,6 +32,17 @@ def test_asymmetric_loss_forgives_clear_negatives() -> None:
     logits = torch.tensor([[-4.0, 0.0, 0.0]])
     loss = asymmetric(logits, torch.tensor([[0.0, 0.0, 1.0]]))
     assert loss[0].tolist() == pytest.approx([0.0, -math.log(0.55) * 0.45**4, math.log(2)], rel=1e-5)
+
+
+def test_class_weights_are_those_of_torch() -> None:
+    logits = torch.tensor([[-1.0, 2.0, 0.5], [0.3, -0.7, 1.5], [1.2, 0.1, -2.0], [-0.4, 0.9, 0.2]])
+    wanted = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    loss = class_weighted(binary_cross_entropy, wanted)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, wanted, pos_weight=torch.tensor([3.0, 1 / 3, 1.0]), reduction="none"
+    )
+    assert torch.allclose(loss(logits, wanted), expected)
+    assert torch.allclose(class_weighted(focal, wanted)(logits, 0 * wanted), focal(logits, 0 * wanted))
 
 
 def test_variants_take_the_rows_they_say() -> None:
@@ -113,14 +125,14 @@ def test_command_runs_what_is_missing_and_prints_a_table(
 ) -> None:
     out = tmp_path / "outcomes"
     asked = ["ablate", "--work", str(work), "--out", str(out), "--base", str(base), "--rows", "100",
-             "--epochs", "1", "--variant", "baseline", "--variant", "label-attention", "--quiet"]  # fmt: skip
+             "--epochs", "1", "--variant", "baseline", "--variant", "label-attention", "--variant", "weighted", "--quiet"]  # fmt: skip
     done = runner.invoke(app, [*asked, "--data", str(unseen)])
     assert done.exit_code == 0, done.output
-    assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "label-attention"]
+    assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "label-attention", "weighted"]
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     written = out.read_bytes()
     again = runner.invoke(app, [*asked, "--data", str(unseen), "--json"])
-    assert [summary["variant"] for summary in json.loads(again.stdout)] == ["baseline", "label-attention"]
+    assert [summary["variant"] for summary in json.loads(again.stdout)] == ["baseline", "label-attention", "weighted"]
     assert out.read_bytes() == written
     for more, told in (
         (["--data", str(unseen), "--variant", "magic"], "no variant magic"),
@@ -133,4 +145,4 @@ def test_command_runs_what_is_missing_and_prints_a_table(
     unseen.write_text("".join(lines[:100]), encoding="utf-8")
     other = runner.invoke(app, [*asked, "--data", str(unseen)])
     assert other.exit_code == 0, other.output
-    assert len(out.read_text().splitlines()) == 4
+    assert len(out.read_text().splitlines()) == 6

@@ -77,6 +77,16 @@ def test_articles_that_were_trained_on_are_left_out(tmp_path: Path, taxonomy: Ta
         read_article_sentences([labels], [pool], [row(1, 5, False), row(2, 5, False)], taxonomy)
 
 
+def test_articles_of_evaluation_files_are_left_out_whole(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    labels, pool = standoff(tmp_path, {"a1#0": "They fled.", "a1#1": "They came back.", "a2#0": "They left.", "b#0": "Home."})
+    passages, articles = tmp_path / "passages.jsonl", tmp_path / "documents.jsonl"
+    passages.write_text(json.dumps({"id": "z", "lang": "en", "text": "They came  back.", "labels": []}) + "\n")
+    articles.write_text(json.dumps({"id": "b", "sentences": [{"text": "Other words."}]}) + "\n")
+    found = read_article_sentences([labels], [pool], [], taxonomy, exclude=[passages, articles])
+    assert [one.id for one in found.rows] == ["a2#0"]
+    assert found.left_out == 2
+
+
 def test_a_sentence_whose_text_is_nowhere_is_named(tmp_path: Path, taxonomy: Taxonomy) -> None:
     labels, pool = standoff(tmp_path, {"a1#0": "They fled."})
     pool.write_text(json.dumps({"id": "other", "text": "Else."}) + "\n")

@@ -31,6 +31,7 @@ from training.batching import contrast_partners
 from training.encoder import keep_vocabulary_rows
 from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, hash_rows, predict_logits
 from training.jsonl import read_rows as read_jsonl
+from training.losses import class_weighted
 from training.measure import decided, decided_f1, rule_of, unseen_rows
 from training.pipeline import judged_rows, read_rows, vocabulary_of
 from training.rows import TrainingRow, targets
@@ -212,6 +213,7 @@ class _Bench:
         model = variant.network(self.encoder, len(self.taxonomy.label_ids), dropout=settings.dropout)
         judged = judged_rows(self.validation)
         rows = variant.rows(self.train, scale.rows)
+        loss = class_weighted(variant.loss, torch.from_numpy(targets(rows))) if variant.class_weights else variant.loss
         fine_tune(
             model,
             self.tokenizer,
@@ -220,7 +222,7 @@ class _Bench:
             settings,
             checkpoint_directory=folder,
             noise=variant.noise,
-            loss=variant.loss,
+            loss=loss,
             show_progress=show_progress,
         )
 

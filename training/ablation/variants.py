@@ -59,10 +59,14 @@ def smoothed(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One change of the baseline: loss, rows, settings of the fine-tuning, noise, head, or the encoder to start from."""
+    """One change of the baseline: loss, rows, settings of the fine-tuning, noise, head, or the encoder to start from.
+
+    `class_weights` weights each label's positives by its negatives over its positives among the rows.
+    """
 
     what: str
     loss: Loss = focal
+    class_weights: bool = False
     rows: Choice = sampled
     settings: dict[str, Any] = field(default_factory=dict)
     noise: Noise | None = field(default_factory=Noise)
@@ -75,6 +79,10 @@ BASELINE = "baseline"
 VARIANTS = {
     BASELINE: Variant(what="the recipe as it is"),
     "cross-entropy": Variant(what="binary cross-entropy", loss=binary_cross_entropy),
+    "weighted": Variant(what="focal loss, positives weighted by negatives / positives", class_weights=True),
+    "weighted-cross-entropy": Variant(
+        what="cross-entropy, positives weighted by negatives / positives", loss=binary_cross_entropy, class_weights=True
+    ),
     "no-pairs": Variant(what="contrast pairs are rows like others", settings={"pair_weight": 0.0}),
     "asymmetric": Variant(what="asymmetric loss", loss=asymmetric),
     "smoothed": Variant(what="unsure rows: targets .2 and .8, full weight", rows=smoothed, settings={"unsure_weight": 1.0}),
