@@ -125,7 +125,8 @@ def test_command_runs_what_is_missing_and_prints_a_table(
 ) -> None:
     out = tmp_path / "outcomes"
     asked = ["ablate", "--work", str(work), "--out", str(out), "--base", str(base), "--rows", "100",
-             "--epochs", "1", "--variant", "baseline", "--variant", "label-attention", "--variant", "weighted", "--quiet"]  # fmt: skip
+             "--epochs", "1", "--variant", "baseline", "--variant", "label-attention", "--variant", "weighted",
+             "--quiet"]  # fmt: skip
     done = runner.invoke(app, [*asked, "--data", str(unseen)])
     assert done.exit_code == 0, done.output
     assert [json.loads(line)["variant"] for line in out.read_text().splitlines()] == ["baseline", "label-attention", "weighted"]
