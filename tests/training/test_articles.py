@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from models.decision import DecisionRule, LabelRule
 from models.errors import ExampleFormatError, InputError
 from models.taxonomy import Taxonomy
 from training.articles import read_article_sentences, with_article_thresholds
+from training.cli import app
 from training.rows import TrainingRow
 from training.standoff import text_digest
 
@@ -85,6 +88,20 @@ def test_articles_of_evaluation_files_are_left_out_whole(tmp_path: Path, taxonom
     found = read_article_sentences([labels], [pool], [], taxonomy, exclude=[passages, articles])
     assert [one.id for one in found.rows] == ["a2#0"]
     assert found.left_out == 2
+
+
+def test_the_command_sets_thresholds_by_articles_that_no_evaluation_file_holds(work: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(work, tmp_path / "work")
+    labels, pool = standoff(tmp_path, {f"a{i}#0": f"they left qq {i}" for i in range(20)})
+    test = tmp_path / "test.jsonl"
+    asked = ["calibrate", "--work", str(folder), "--articles", str(labels), "--collection", str(pool), "--exclude", str(test)]
+    for held, code, told in ((19, 0, "candidate bundle"), (20, 2, "all 20 sentences are of such")):
+        lines = (json.dumps({"id": f"t{i}", "text": f"they left qq {i}", "labels": []}) for i in range(held))
+        test.write_text("\n".join(lines), encoding="utf-8")
+        done = CliRunner().invoke(app, asked)
+        assert (done.exit_code, told in " ".join(done.output.split())) == (code, True), done.output
+    rules = json.loads((folder / "bundle" / "decision.json").read_text(encoding="utf-8"))["rules"]
+    assert rules["en"]["displacement"]["evidence_threshold"] is not None
 
 
 def test_a_sentence_whose_text_is_nowhere_is_named(tmp_path: Path, taxonomy: Taxonomy) -> None:
