@@ -27,10 +27,12 @@ from eval.scoring import Progress
 from eval.servers.compare import compare_servers
 from eval.servers.tables import print_servers
 from eval.stability import measure_stability
-from eval.tables import print_differences, print_gate, print_report
+from eval.tables import print_differences, print_gate, print_report, print_translations
+from eval.translations import measure_translations
 from models.bundle import released_bundle_path
 from models.classifier import Classifier
 from models.example import read_examples
+from models.translations import read_translations
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(prove_app, name="prove")
@@ -274,6 +276,28 @@ def stability(
         with tqdm(total=4 * len(chosen), unit="text", disable=quiet) as bar:
             found = measure_stability(classifier, chosen, progress=bar.update)
         typer.echo(json.dumps(asdict(found), indent=2))
+
+
+@app.command(epilog="Example: rasid-eval translations my-translations.jsonl")
+def translations(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="JSONL rows with id, lang (en or ar) and text, one id for both; file or folder."),
+    ],
+    bundle: Bundle = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check that passages get the same labels in both languages; nobody needs to have labelled them."""
+    with told():
+        pairs = read_translations(files)
+        classifier = Classifier.load(bundle, require_seal=False)
+        with tqdm(total=2 * len(pairs), unit=" texts", disable=quiet, dynamic_ncols=True) as bar:
+            found = measure_translations(classifier, pairs, progress=bar.update)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        print_translations(found, Console())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from eval.compare import Difference
 from eval.documents import DocumentReport
 from eval.gate import GateResult
 from eval.report import Report
+from eval.translations import Across
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -110,6 +111,25 @@ def _print_documents(found: DocumentReport, console: Console) -> None:
         f"{faith.drop_without_others:.3f} without as many other sentences; the evidence costs more in {faith.evidence_more:.0%}"
         f"; not compared: {faith.emptied} with fewer other sentences, {faith.unplaced} whose evidence covers no sentence"
     )
+
+
+def print_translations(found: Across, console: Console) -> None:
+    """Print how alike both sides are decided. `en`, `ar`: that side alone; `yes/no`: different with neither left to review."""
+    columns = ("label", "both", "en", "ar", "neither", "agree", "yes/no", "en - ar")
+    table = _table(f"{found.pairs} pairs: {found.alike:.1%} with the same labels in both languages", columns)
+    for label, one in found.labels.items():
+        counts = (one.both, one.english_only, one.arabic_only, one.neither)
+        table.add_row(
+            label,
+            *map(str, counts),
+            _optional(one.agreement),
+            str(one.contradictions),
+            f"{one.probability_difference:+.4f}",
+        )
+    table.add_row("all", *[""] * 4, _optional(found.agreement), "", "", style="bold")
+    console.print(table)
+    if found.left_out:
+        console.print(f"note: {found.left_out} pairs left out, a side is detected as another language", style="yellow")
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

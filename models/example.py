@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ExampleFormatError, InputError, TaxonomyError, told_names, told_value
+from models.jsonl import read_rows
 from models.taxonomy import Taxonomy
 
 _TRUE = frozenset({"1", "true", "yes", "y"})
@@ -50,7 +51,7 @@ def read_examples(path: Path, taxonomy: Taxonomy) -> list[LabelledExample]:
     """
     if not path.is_file():
         raise ExampleFormatError(f"{path}: expected a file of labelled examples, found none")
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _jsonl_rows(path)
+    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else read_rows(path)
     examples: list[LabelledExample] = []
     lines_by_id: dict[tuple[str, str], int] = {}
     for line, row in rows:
@@ -88,26 +89,6 @@ def digest_examples(examples: Iterable[LabelledExample]) -> str:
         line = json.dumps([example.id, example.text, sorted(example.labels)], ensure_ascii=False)
         digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open("rb") as handle:
-        for number, raw in enumerate(handle, 1):
-            if not raw.strip():
-                continue
-            try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                raise ExampleFormatError(
-                    f"{path}:{number}: expected UTF-8, byte {error.start} of the line is not; convert the file"
-                ) from None
-            except json.JSONDecodeError as error:
-                raise ExampleFormatError(
-                    f"{path}:{number}: expected a JSON object, {error.msg} at column {error.colno}"
-                ) from None
-            if not isinstance(row, dict):
-                raise ExampleFormatError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
-            yield number, row
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -58,11 +58,11 @@ def batches(
 
 
 def contrast_partners(rows: Sequence[TrainingRow]) -> dict[int, int]:
-    """For each row of a contrast pair (a document of the own corpus with exactly two rows, labelled differently) the other."""
-    documents: dict[str, list[int]] = defaultdict(list)
+    """For each row of a contrast pair the other: a document of the own corpus with two rows in a language, labelled differently."""
+    documents: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         if row.id.startswith(OWN_PREFIX):
-            documents[row.document].append(index)
+            documents[row.document, row.language].append(index)
     return {
         one: other
         for found in documents.values()

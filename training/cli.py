@@ -17,11 +17,9 @@ from rich.table import Table
 
 from models.bundle import released_bundle_path
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
-from training.ablation.run import Scale, summarise
-from training.ablation.run import ablate as run_ablations
-from training.ablation.variants import BASELINE, VARIANTS
 from training.annotation_cli import agreement, give_pseudo_labels, keep_annotations, sample, told
 from training.base import DEFAULT_BASE
+from training.experiment_cli import ablate, align
 from training.finetune import FineTuneSettings
 from training.measure import measure as measure_network
 from training.noise import Noise
@@ -304,65 +302,6 @@ def plover(
     Console().print(table)
 
 
-@app.command(
-    epilog="Example: rasid-train ablate --work runs/mine --data t.jsonl --variant baseline --variant no-pairs --seed 1 --seed 2"
-)
-def ablate(
-    work: Annotated[Path, typer.Option(help="Work folder of a fitted run: its rows are used.")],
-    data: Annotated[Path, typer.Option(help="Labelled file to measure on, JSONL or CSV; never trained on.")],
-    out: Annotated[
-        Path,
-        typer.Option(help="JSONL file of outcomes; what it has already by the same rows, base and settings is not run again."),
-    ] = Path("runs/ablations.jsonl"),
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(help=f"One of {', '.join(VARIANTS)}; repeatable. [default: all but pretrained and pseudo]"),
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed; repeatable. [default: 1]")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Training rows of a run.")] = Scale().rows,
-    epochs: Annotated[int, typer.Option(min=1)] = Scale().epochs,
-    pool: Annotated[
-        list[Path] | None, typer.Option(help="Unlabelled passages, JSONL (.gz), for the variant pretrained; repeatable.")
-    ] = None,
-    base: Base = DEFAULT_BASE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure what each part of the recipe buys: small fine-tunings that differ in one thing.
-
-    A run of 6,000 rows takes five to ten minutes on two cores, all variants hours; give several seeds, for one says little.
-    """
-    with told():
-        chosen = variant or [name for name, one in VARIANTS.items() if not (one.pretrained or one.needs_pseudo)]
-        scale = Scale(rows=rows, epochs=epochs)
-        outcomes = run_ablations(
-            work,
-            data,
-            out,
-            variants=chosen,
-            seeds=seed or [1],
-            base=base,
-            scale=scale,
-            pool=pool or (),
-            show_progress=not quiet,
-        )
-    summaries = summarise(outcomes)
-    if as_json:
-        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
-        return
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("variant", "seeds", "AP", "F1", "validation AP", "validation F1", "pairs right"):
-        table.add_column(column, justify="left" if column == "variant" else "right")
-    for summary in summaries:
-        cells = []
-        for figure, (mean, deviation) in summary.figures.items():
-            difference = summary.difference[figure]
-            told_difference = "" if difference is None or summary.variant == BASELINE else f" ({difference:+.3f})"
-            cells.append(f"{mean:.3f} ± {deviation:.3f}{told_difference}")
-        table.add_row(summary.variant, str(summary.seeds), *cells)
-    Console().print(table)
-
-
 @app.command(epilog="Example: rasid-train release runs/mine/bundle --report runs/mine/report.json --gate runs/mine/gate.json")
 def release(
     candidate: Annotated[Path, typer.Argument(help="Candidate bundle.")],
@@ -391,6 +330,10 @@ app.command(epilog="Example: rasid-train agreement first.jsonl second.jsonl")(ag
 app.command("annotations", epilog="Example: rasid-train annotations round1.jsonl --out training/annotations/round1.jsonl")(
     keep_annotations
 )
+app.command(
+    epilog="Example: rasid-train ablate --work runs/mine --data t.jsonl --variant baseline --variant no-pairs --seed 1 --seed 2"
+)(ablate)
+app.command(epilog="Example: rasid-train align statements.en.jsonl statements.ar.jsonl --out runs/translations.jsonl")(align)
 
 
 if __name__ == "__main__":

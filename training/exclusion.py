@@ -14,10 +14,10 @@ from typing import Any
 
 from models.errors import ExampleFormatError
 from models.example import labelled_files, read_examples
+from models.jsonl import read_rows
 from models.language import detect_language
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
-from training.jsonl import read_rows
 from training.labelstudio import read_data
 
 

@@ -15,11 +15,12 @@ import hashlib
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -68,6 +69,19 @@ class FineTuneSettings:
     precision: str = "auto"
 
 
+class StepLoss(Protocol):
+    """A loss of the network beside that of its rows: a scalar for each step, the same again when a run goes on from there.
+
+    `name` says what it is, with a digest of the texts that it uses.
+    """
+
+    name: str
+
+    def __call__(self, step: int) -> Tensor:
+        """The loss at a step, counted from 0."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EpochResult:
     """What one epoch came to: mean training loss, and figures of the averaged weights on validation rows.
@@ -93,6 +107,7 @@ def fine_tune(
     checkpoint_directory: Path,
     noise: Noise | None = None,
     loss: Loss = focal,
+    further_loss: StepLoss | None = None,
     show_progress: bool = True,
 ) -> list[EpochResult]:
     """Train `model` in place and leave it with the averaged weights of its best epoch; `noise` falls on training rows alone.
@@ -118,7 +133,7 @@ def fine_tune(
     )
     average = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
     state = _RunState(
-        fingerprint=_fingerprint(settings, noise, loss, train, validation, model),
+        fingerprint=_fingerprint(settings, noise, loss, further_loss, train, validation, model),
         bfloat16=settings.precision == "bfloat16" or (settings.precision == "auto" and bfloat16_is_faster()),
     )
     checkpoint = checkpoint_directory / "last.pt"
@@ -146,6 +161,9 @@ def fine_tune(
             mean_loss = (losses.mean(dim=1) * weights[batch]).sum() / weights[batch].sum()
             if settings.pair_weight:
                 mean_loss = mean_loss + settings.pair_weight * pair_loss(logits, wanted[batch], batch, partners, loss)
+            if further_loss:
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=state.bfloat16):
+                    mean_loss = mean_loss + further_loss(state.step)
             mean_loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
@@ -190,7 +208,8 @@ def fine_tune(
         bar.write(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}, validation loss {result.validation_loss:.4f}, "
             f"average precision {result.validation_average_precision:.4f}, macro F1 {result.validation_macro_f1:.4f}, "
-            f"{result.seconds:.0f} s"
+            f"{result.seconds:.0f} s",
+            file=sys.stderr,
         )
     bar.close()
     _load(model, torch.load(best_path, weights_only=True))
@@ -309,6 +328,7 @@ def _fingerprint(
     settings: FineTuneSettings,
     noise: Noise | None,
     loss: Loss,
+    further_loss: StepLoss | None,
     train: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
     start: nn.Module,
@@ -316,6 +336,8 @@ def _fingerprint(
     kept = {key: value for key, value in asdict(settings).items() if key != "checkpoint_every_steps"}
     kept["noise"] = asdict(noise) if noise else None
     kept["loss"] = loss.__name__
+    if further_loss:
+        kept["further_loss"] = further_loss.name
     weights = hashlib.sha256()
     for name, value in start.state_dict().items():
         weights.update(name.encode())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from models.errors import ExampleFormatError
 from models.example import labelled_files, read_examples
+from models.jsonl import read_rows
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
-from training.jsonl import read_rows
 
 SHARED_WORDS = 10  # in a row: what two passages share by copying, and hardly ever by chance
 _WORD = re.compile(r"\w+")

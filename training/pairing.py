@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.errors import ExampleFormatError, InputError
+from models.jsonl import read_rows
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
 from training.exclusion import text_key
-from training.jsonl import read_rows
 from training.readings import Reading, annotators, consensus, of_annotators, read_readings
 from training.standoff import text_digest
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.errors import ExampleFormatError, InputError
+from models.jsonl import read_rows
 from models.language import detect_language
 from models.text import prepare_text
 from training.exclusion import Exclusion, text_key
-from training.jsonl import read_rows
 from training.standoff import text_digest
 
 

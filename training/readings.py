@@ -14,11 +14,11 @@ from typing import Any
 
 from models.errors import ExampleFormatError, InputError
 from models.example import LabelledExample, read_examples
+from models.jsonl import read_rows
 from models.language import detect_language
 from models.taxonomy import Taxonomy
 from models.text import prepare_text
 from training.exclusion import text_key
-from training.jsonl import read_rows
 from training.labelstudio import read_export
 from training.standoff import checked_labels, text_digest
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from models.errors import ExampleFormatError, TaxonomyError
 from models.example import LabelledExample, digest_examples
+from models.jsonl import read_rows
 from models.taxonomy import Taxonomy
-from training.jsonl import read_rows
 
 
 def resolve_annotations(

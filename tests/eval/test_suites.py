@@ -72,7 +72,11 @@ def test_all_labels_exist_and_no_label_is_missing_from_a_file(taxonomy: Taxonomy
 def test_no_text_stands_twice_nor_shares_nine_words_with_the_training_corpus() -> None:
     texts = all_texts()
     assert max(Counter(text for _, text in texts).values()) == 1
-    corpus = [json.loads(line) for path in CORPUS.glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    corpus = [
+        json.loads(line)
+        for path in (*CORPUS.glob("*.jsonl"), *CORPUS.glob("translations/*.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     assert len(corpus) > 1_000
     trained = set()
     for row in corpus:

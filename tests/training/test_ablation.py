@@ -6,15 +6,19 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
+from models.decision import DecisionRule, LabelRule
+from models.taxonomy import Taxonomy
 from tests.conftest import tiny_bert, tiny_tokenizer_json
+from training.ablation.consistency import Consistency
 from training.ablation.heads import HiddenLayer, LabelAttention, MeanAndMax
 from training.ablation.pretrain import pretrain
-from training.ablation.run import Outcome, summarise
+from training.ablation.run import Outcome, agreement_of, rows_of, summarise
 from training.ablation.variants import VARIANTS, asymmetric
 from training.cli import app
 from training.encoder import PassageEncoder
@@ -139,6 +143,7 @@ def test_command_runs_what_is_missing_and_prints_a_table(
         (["--data", str(unseen), "--variant", "magic"], "no variant magic"),
         (["--data", str(labelled)], "expected passages that were not trained on, "),
         (["--data", str(unseen), "--variant", "pseudo"], "needs pseudo-labels"),
+        (["--data", str(unseen), "--variant", "consistency"], "give --translations"),
     ):
         wrong = runner.invoke(app, [*asked, *more])
         assert (wrong.exit_code, told in " ".join(wrong.output.split())) == (2, True), wrong.output
@@ -147,3 +152,48 @@ def test_command_runs_what_is_missing_and_prints_a_table(
     other = runner.invoke(app, [*asked, "--data", str(unseen)])
     assert other.exit_code == 0, other.output
     assert len(out.read_text().splitlines()) == 6
+
+
+def test_translations_are_trained_on_and_measured(
+    base: Path, work: Path, unseen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(name: str, texts: list[str]) -> Path:
+        rows = [{"id": f"{name}{i}", "lang": lang, "text": text} for i, text in enumerate(texts) for lang in ("en", "ar")]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    seen: list[list] = []
+    monkeypatch.setattr(
+        "training.ablation.run.Consistency",
+        lambda model, tokenizer, pairs, **rest: seen.append(pairs) or Consistency(model, tokenizer, pairs, **rest),
+    )
+    measured_text = json.loads(unseen.read_text(encoding="utf-8").splitlines()[0])["text"]
+    pairs = write("pairs", ["the river", "the governor said", measured_text, "to be measured"])
+    measured = write("measured", ["to be measured", "zz qq xx jj"])
+    out = tmp_path / "outcomes"
+    asked = ["ablate", "--work", str(work), "--out", str(out), "--base", str(base), "--rows", "100", "--epochs", "1", "--quiet",
+             "--data", str(unseen), "--variant", "baseline", "--variant", "consistency",
+             "--translations", str(pairs)]  # fmt: skip
+    done = runner.invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "agreement" not in done.output
+    done = runner.invoke(app, [*asked, "--measured-translations", str(measured), "--json"])
+    assert done.exit_code == 0, done.output
+    assert [[pair[0] for pair in pairs] for pairs in seen] == [
+        ["the river", "the governor said", "to be measured"],
+        ["the river", "the governor said"],
+    ]
+    assert len(out.read_text().splitlines()) == 4
+    for summary in json.loads(done.stdout):
+        assert summary["figures"]["agreement"][0] in (0.0, 1.0)  # both sides are one text here
+    assert [one["agreement"] is None for one in map(json.loads, out.read_text().splitlines())] == [True, True, False, False]
+
+
+def test_agreement_is_that_of_the_labels_on_both_sides(taxonomy: Taxonomy) -> None:
+    rule = LabelRule(slope=1.0, intercept=0.0, threshold=0.5, review_low=0.4, review_high=0.6)
+    rules = DecisionRule(rules={lang: dict.fromkeys(taxonomy.label_ids, rule) for lang in (*taxonomy.languages, "und")})
+    logits = np.array([[1, 1, -1, -1], [1, -1, 1, -1], [-1, -1, -1, -1], [-1, -1, -1, 1]], dtype=np.float32)
+    pairs = [("one", "واحد"), ("two", "اثنان")]
+    assert [(row.language, row.text) for row in rows_of(pairs)][:2] == [("en", "one"), ("ar", "واحد")]
+    assert agreement_of(pairs, logits, rules, taxonomy) == pytest.approx(2 / 5)

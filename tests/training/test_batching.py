@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,8 @@ def test_partners_are_documents_of_two_rows_that_differ() -> None:
         row("x#1", 0),
     ]
     assert contrast_partners(rows) == {0: 2, 2: 0}
+    translated = [replace(one, language="ar") for one in (rows[0], rows[2], rows[1])]
+    assert contrast_partners([*rows, *translated]) == {0: 2, 2: 0, 7: 8, 8: 7}
 
 
 def test_focal_loss_weighs_by_how_much_is_missed() -> None:

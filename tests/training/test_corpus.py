@@ -17,6 +17,7 @@ from models.text import prepare_text
 
 TRAINING = Path(__file__).parents[2] / "training"
 FILES = sorted((TRAINING / "corpus").glob("*.jsonl"))
+TRANSLATIONS = sorted((TRAINING / "corpus" / "translations").glob("*.jsonl"))
 STANDOFF = sorted((TRAINING / "annotations").rglob("*.jsonl")) + sorted((TRAINING / "corpus" / "second").glob("*.jsonl"))
 TAXONOMY = load_taxonomy()
 REGISTERS = [
@@ -123,3 +124,15 @@ def test_annotations_hold_labels_and_no_text(path: Path) -> None:
         assert len(row.get("chosen", "")) < 30
         TAXONOMY.check_labels(row["labels"])
     assert len({row["sha256"] for row in rows}) == len(rows)
+
+
+def test_translations_are_of_the_corpus_and_in_the_other_language(passages: list[LabelledExample]) -> None:
+    originals = {passage.id: passage for passage in passages}
+    translations = [example for path in TRANSLATIONS for example in read_examples(path, TAXONOMY)]
+    assert Counter(one.lang for one in translations) == {"ar": 2640, "en": 1440}
+    assert len({one.id for one in translations}) == len(translations)
+    for one in translations:
+        original = originals[one.id]
+        assert {one.lang, original.lang} == {"ar", "en"}, one.id
+        assert one.labels == original.labels, one.id
+        assert detect_language(one.text).language == one.lang, one.id

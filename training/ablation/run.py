@@ -17,20 +17,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from models.decision import DecisionRule
 from models.errors import InputError
+from models.jsonl import read_rows as read_jsonl
 from models.taxonomy import Taxonomy, load_taxonomy
 from models.text import prepare_text
+from models.translations import LANGUAGES, read_translations
+from training.ablation.consistency import Consistency, Pair, digest_pairs, usable_pairs
 from training.ablation.pretrain import pretrain
 from training.ablation.variants import BASELINE, VARIANTS, Variant, soft
 from training.base import load_base
 from training.batching import contrast_partners
 from training.encoder import keep_vocabulary_rows
 from training.finetune import FineTuneSettings, average_precision, bfloat16_is_faster, fine_tune, hash_rows, predict_logits
-from training.jsonl import read_rows as read_jsonl
 from training.losses import class_weighted
 from training.measure import decided, decided_f1, rule_of, unseen_rows
 from training.pipeline import judged_rows, read_rows, vocabulary_of
@@ -45,7 +48,8 @@ class Outcome:
 
     `recipe` names the base, the rows of all parts and the settings; `sample` is how many rows were asked for, `rows` how many
     the variant trained on. `pairs_right` is the share of contrast pairs of the own corpus, among the validation rows, of which
-    both sides are decided right on every label that differs.
+    both sides are decided right on every label that differs. `agreement` is that between the languages on translations to
+    measure on, where some were given: the share of the sides that get a label whose other side gets it too.
     """
 
     variant: str
@@ -59,6 +63,7 @@ class Outcome:
     validation_average_precision: float
     validation_macro_f1: float
     pairs_right: float
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +85,15 @@ def ablate(
     base: str,
     scale: Scale = Scale(),
     pool: Sequence[Path] = (),
+    translations: Sequence[Path] = (),
+    measured_translations: Sequence[Path] = (),
     show_progress: bool = True,
 ) -> list[Outcome]:
     """Fine-tune every variant with every seed on rows of the fitted run `work` and measure it on `data`.
 
     Adds a line to `out` after each; what is in it already, by the same base, rows and settings, is not run again. Raises
-    InputError where a variant is unknown, the run is missing, passages of `data` are among its rows, or pseudo-labels or the
-    pool are needed and not given.
+    InputError where a variant is unknown, the run is missing, passages of `data` are among its rows, or pseudo-labels, the pool
+    or translations are needed and not given. On `measured_translations` the agreement between the languages is measured.
     """
     unknown = sorted(set(variants) - set(VARIANTS))
     if unknown:
@@ -96,7 +103,9 @@ def ablate(
             raise InputError(f"expected {needed} in {work}; run rasid-train fit first")
     if not pool and any(VARIANTS[name].pretrained for name in variants):
         raise InputError("a variant needs unlabelled passages to pre-train on: give --pool")
-    bench = _Bench(work, data, base)
+    if not translations and any(VARIANTS[name].consistency for name in variants):
+        raise InputError("a variant needs passages in both languages: give --translations")
+    bench = _Bench(work, data, base, translations, measured_translations)
     if not any(soft(row) for row in bench.train) and any(VARIANTS[name].needs_pseudo for name in variants):
         raise InputError(f"a variant needs pseudo-labels, {work} has none; fit it with --pseudo")
     done = {(one.variant, one.seed, one.recipe): one for one in _read(out)}
@@ -128,16 +137,20 @@ class Summary:
     difference: dict[str, float | None]
 
 
-FIGURES = ("average_precision", "macro_f1", "validation_average_precision", "validation_macro_f1", "pairs_right")
+FIGURES = ("average_precision", "macro_f1", "validation_average_precision", "validation_macro_f1", "pairs_right", "agreement")
 
 
 def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
-    """One summary a variant, in the order they came; differences are to the baseline, None where it was not run."""
+    """One summary a variant, in the order they came; differences are to the baseline, None where it was not run.
+
+    Figures that an outcome lacks are left out for all.
+    """
     by_variant: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_variant[outcome.variant].append(outcome)
+    measured = [figure for figure in FIGURES if all(getattr(one, figure) is not None for one in outcomes)]
     means = {
-        name: {figure: statistics.mean(getattr(one, figure) for one in found) for figure in FIGURES}
+        name: {figure: statistics.mean(getattr(one, figure) for one in found) for figure in measured}
         for name, found in by_variant.items()
     }
     return [
@@ -150,10 +163,10 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
                     means[name][figure],
                     statistics.stdev(getattr(one, figure) for one in found) if len(found) > 1 else 0.0,
                 )
-                for figure in FIGURES
+                for figure in measured
             },
             difference={
-                figure: means[name][figure] - means[BASELINE][figure] if BASELINE in means else None for figure in FIGURES
+                figure: means[name][figure] - means[BASELINE][figure] if BASELINE in means else None for figure in measured
             },
         )
         for name, found in by_variant.items()
@@ -163,11 +176,17 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
 class _Bench:
     """What all variants share: the rows, the tokenizer and the base encoder's weights."""
 
-    def __init__(self, work: Path, data: Path, base: str) -> None:
+    def __init__(
+        self, work: Path, data: Path, base: str, translations: Sequence[Path], measured_translations: Sequence[Path]
+    ) -> None:
         self.taxonomy: Taxonomy = load_taxonomy(work / "taxonomy.json")
         self.train = read_rows(work / "train.parquet")
         self.validation = read_rows(work / "validation.parquet")
         self.test = unseen_rows(data, self.taxonomy, self.train, work)
+        measured = read_translations(measured_translations) if measured_translations else []
+        self.measured_pairs = usable_pairs(measured, ())
+        kept_apart = {row.text for row in (*self.validation, *self.test)}.union(*self.measured_pairs)
+        self.pairs = usable_pairs(read_translations(translations), kept_apart) if translations else []
         self.base = base
         encoder = load_base(base)
         vocabulary = vocabulary_of(encoder.tokenizer_json, [row.text for row in self.train])
@@ -180,6 +199,10 @@ class _Bench:
         """A digest of all that an outcome depends on beside the variant's name, the seed and the code."""
         settings = replace(FineTuneSettings(epochs=scale.epochs), **variant.settings)
         rows = [hash_rows(part) for part in (self.train, self.validation, self.test)]
+        if variant.consistency:
+            rows.append(f"{variant.consistency} {digest_pairs(self.pairs)}")
+        if self.measured_pairs:
+            rows.append(f"measured {digest_pairs(self.measured_pairs)}")
         return hashlib.sha256(repr((self.base, asdict(settings), asdict(scale), rows)).encode()).hexdigest()[:16]
 
     def pretrained(self, work: Path, pool: Sequence[Path], scale: Scale, show_progress: bool) -> dict[str, torch.Tensor]:
@@ -214,6 +237,18 @@ class _Bench:
         judged = judged_rows(self.validation)
         rows = variant.rows(self.train, scale.rows)
         loss = class_weighted(variant.loss, torch.from_numpy(targets(rows))) if variant.class_weights else variant.loss
+        consistency = (
+            Consistency(
+                model,
+                self.tokenizer,
+                self.pairs,
+                weight=variant.consistency,
+                max_tokens=settings.max_tokens,
+                seed=seed,
+            )
+            if variant.consistency
+            else None
+        )
         fine_tune(
             model,
             self.tokenizer,
@@ -223,6 +258,7 @@ class _Bench:
             checkpoint_directory=folder,
             noise=variant.noise,
             loss=loss,
+            further_loss=consistency,
             show_progress=show_progress,
         )
 
@@ -237,6 +273,11 @@ class _Bench:
 
         on_validation, on_test = logits(judged), logits(self.test)
         rule = rule_of(on_validation, judged, self.taxonomy, unsure_weight=FineTuneSettings().unsure_weight)
+        agreement = (
+            agreement_of(self.measured_pairs, logits(rows_of(self.measured_pairs)), rule, self.taxonomy)
+            if self.measured_pairs
+            else None
+        )
         pairs = own_pairs(self.validation)
         sides = [row for pair in pairs for row in pair]
         return Outcome(
@@ -251,6 +292,7 @@ class _Bench:
             validation_average_precision=round(average_precision(on_validation, targets(judged)), 4),
             validation_macro_f1=round(decided_f1(on_validation, judged, rule, self.taxonomy), 4),
             pairs_right=pairs_right(pairs, logits(sides), rule, self.taxonomy) if pairs else 0.0,
+            agreement=agreement,
         )
 
 
@@ -268,6 +310,21 @@ def pairs_right(
     right = decided(logits, rows, rule, taxonomy) == wanted
     differs = wanted[0::2] != wanted[1::2]
     return float(((right[0::2] & right[1::2]) | ~differs).all(axis=1).mean())
+
+
+def rows_of(pairs: Sequence[Pair]) -> list[TrainingRow]:
+    """Both sides of each pair as rows without labels, English first."""
+    return [
+        TrainingRow(f"{at}#{language}", str(at), "", language, text, (), False)
+        for at, pair in enumerate(pairs)
+        for language, text in zip(LANGUAGES, pair, strict=True)
+    ]
+
+
+def agreement_of(pairs: Sequence[Pair], logits: NDArray[np.float32], rule: DecisionRule, taxonomy: Taxonomy) -> float:
+    """Of the sides that get a label, the share whose other side gets it too; logits `[2 * N, L]` are those of `rows_of`."""
+    found = decided(logits, rows_of(pairs), rule, taxonomy)
+    return round(float(f1_score(found[0::2].ravel(), found[1::2].ravel(), zero_division=0.0)), 4)
 
 
 def _shuffled(pool: Sequence[Path]) -> Iterator[str]:

@@ -61,7 +61,8 @@ def smoothed(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
 class Variant:
     """One change of the baseline: loss, rows, settings of the fine-tuning, noise, head, or the encoder to start from.
 
-    `class_weights` weights each label's positives by its negatives over its positives among the rows.
+    `class_weights` weights each label's positives by its negatives over its positives among the rows; `consistency` weighs the
+    divergence between translations.
     """
 
     what: str
@@ -71,8 +72,14 @@ class Variant:
     settings: dict[str, Any] = field(default_factory=dict)
     noise: Noise | None = field(default_factory=Noise)
     network: type[PassageEncoder] = PassageEncoder
+    consistency: float = 0.0
     pretrained: bool = False
     needs_pseudo: bool = False
+
+    @property
+    def needs_more(self) -> bool:
+        """Whether it needs texts beside the rows of a run."""
+        return bool(self.pretrained or self.needs_pseudo or self.consistency)
 
 
 BASELINE = "baseline"
@@ -96,6 +103,7 @@ VARIANTS = {
     "hidden-layer": Variant(what="one more layer before the logits", network=HiddenLayer),
     "fast": Variant(what="twice the encoder's learning rate", settings={"learning_rate": 1.6e-4}),
     "slow": Variant(what="half the encoder's learning rate", settings={"learning_rate": 4e-5}),
+    "consistency": Variant(what="translations get the same probabilities", consistency=1.0),
     "pretrained": Variant(what="encoder pre-trained further on the pool", pretrained=True),
 }
 

@@ -26,11 +26,11 @@ from sklearn.model_selection import train_test_split
 
 from models.errors import ExampleFormatError, InputError
 from models.example import LabelledExample
+from models.jsonl import read_rows
 from models.taxonomy import Taxonomy, load_taxonomy
 from training.base import load_base
 from training.encoder import PassageEncoder, keep_vocabulary_rows
 from training.finetune import FineTuneSettings, fine_tune, hash_rows, predict_logits
-from training.jsonl import read_rows
 from training.losses import binary_cross_entropy
 from training.rows import TrainingRow, targets, training_row
 from training.vocabulary import trim_vocabulary
