@@ -58,7 +58,7 @@ def batches(
 
 
 def contrast_partners(rows: Sequence[TrainingRow]) -> dict[int, int]:
-    """For each row of a contrast pair the other: a document of the own corpus with two rows in a language, labelled differently."""
+    """For each row of a contrast pair (two rows of one own document in one language, labelled differently) the other."""
     documents: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         if row.id.startswith(OWN_PREFIX):
