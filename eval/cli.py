@@ -297,7 +297,7 @@ def translations(
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
-        print_translations(found, Console())
+        print_translations(found, Console(width=max(110, Console().width)))
 
 
 if __name__ == "__main__":

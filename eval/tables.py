@@ -13,7 +13,7 @@ from eval.compare import Difference
 from eval.documents import DocumentReport
 from eval.gate import GateResult
 from eval.report import Report
-from eval.translations import Across
+from eval.translations import TranslationAgreement
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -113,10 +113,10 @@ def _print_documents(found: DocumentReport, console: Console) -> None:
     )
 
 
-def print_translations(found: Across, console: Console) -> None:
+def print_translations(found: TranslationAgreement, console: Console) -> None:
     """Print how alike both sides are decided. `en`, `ar`: that side alone; `yes/no`: different with neither left to review."""
     columns = ("label", "both", "en", "ar", "neither", "agree", "yes/no", "en - ar")
-    table = _table(f"{found.pairs} pairs: {found.alike:.1%} with the same labels in both languages", columns)
+    table = _table(f"{found.pairs} pairs: {found.exact_match:.1%} with the same labels in both languages", columns)
     for label, one in found.labels.items():
         counts = (one.both, one.english_only, one.arabic_only, one.neither)
         table.add_row(

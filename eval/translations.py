@@ -16,7 +16,7 @@ from models.translations import LANGUAGES, Translation
 
 
 @dataclass(frozen=True, slots=True)
-class LabelAcross:
+class LabelAgreement:
     """One label over the pairs: how many carry it on both sides, on one alone, and on neither.
 
     `agreement` is the share of the sides that carry the label whose other side does too (positive agreement, Cicchetti and
@@ -35,28 +35,30 @@ class LabelAcross:
 
 
 @dataclass(frozen=True, slots=True)
-class Across:
-    """`alike` is the share of pairs that get the same labels on both sides; `agreement` as in a label, over all of them."""
+class TranslationAgreement:
+    """`exact_match` is the share of pairs with the same labels, or none, on both sides; `agreement` is over all labels."""
 
     pairs: int
     left_out: int
-    alike: float
+    exact_match: float
     agreement: float | None
-    labels: dict[str, LabelAcross]
+    labels: dict[str, LabelAgreement]
 
 
 def measure_translations(
     classifier: Classifier, translations: Sequence[Translation], *, progress: Progress = no_progress
-) -> Across:
+) -> TranslationAgreement:
     """Score both sides of every pair as passages and compare the decisions at the thresholds.
 
     Pairs of which a side is detected as another language than it is said to be are left out and counted: they are decided by
-    other thresholds, and a file with the languages mixed up should be seen.
+    other thresholds, and a file with the languages mixed up should be seen. Raises InputError where a side has nothing
+    visible or no pair is left.
     """
     sides = [LabelledExample(one.id, text, frozenset()) for one in translations for text in (one.en, one.ar)]
     scored = score(classifier, sides, progress=progress)
-    told = np.array(LANGUAGES)
-    kept = (scored.languages.reshape(-1, 2) == told).all(axis=1)
+    if len(scored) != len(sides):
+        raise InputError(f"expected texts with something visible, {len(sides) - len(scored)} of {len(sides)} have nothing")
+    kept = (scored.languages.reshape(-1, 2) == np.array(LANGUAGES)).all(axis=1)
     if not kept.any():
         raise InputError(f"expected passages in en and ar, none of {len(kept)} pairs is detected as such")
     decided, review = scored.decided.reshape(len(kept), 2, -1)[kept], scored.review.reshape(len(kept), 2, -1)[kept]
@@ -64,7 +66,7 @@ def measure_translations(
     difference = (probabilities[:, 0] - probabilities[:, 1]).mean(axis=0)
     clear = ~review.any(axis=1)
     labels = {
-        label: LabelAcross(
+        label: LabelAgreement(
             both=int(decided[:, :, at].all(axis=1).sum()),
             english_only=int((decided[:, 0, at] & ~decided[:, 1, at]).sum()),
             arabic_only=int((decided[:, 1, at] & ~decided[:, 0, at]).sum()),
@@ -75,10 +77,10 @@ def measure_translations(
         )
         for at, label in enumerate(scored.labels)
     }
-    return Across(
+    return TranslationAgreement(
         pairs=len(decided),
         left_out=int((~kept).sum()),
-        alike=float((decided[:, 0] == decided[:, 1]).all(axis=1).mean()),
+        exact_match=float((decided[:, 0] == decided[:, 1]).all(axis=1).mean()),
         agreement=positive_agreement(decided[:, 0], decided[:, 1]),
         labels=labels,
     )

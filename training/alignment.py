@@ -20,18 +20,19 @@ from sklearn.neighbors import NearestNeighbors
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from models.errors import ExampleFormatError, InputError, told_names
+from models.errors import ExampleFormatError, InputError, told_value
 from models.jsonl import read_rows
 from models.text import prepare_text
-from models.translations import LANGUAGES
+from models.translations import LANGUAGES, text_fields
 from training.attention import CPU_ATTENTION
 from training.base import BaseEncoder
 from training.batching import encode, pad
 from training.encoder import mean_pool
 from training.finetune import bfloat16_is_faster
+from training.standoff import distinct_names
 
 NEIGHBOURS = 4
-_PREFIX = "query: "  # with which multilingual-e5 was trained for texts that are compared with their like
+_E5_PREFIX = "query: "  # with which encoders named e5 were trained for texts that are compared with their like
 _BATCH_SIZE = 32
 
 FloatArray = NDArray[np.float32]
@@ -39,16 +40,16 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row that may have a translation; `label` is whatever it has as `label` or `labels`, None where neither."""
+    """A row that may have a translation; `labels` are those of its field `label` or `labels`, None where it has neither."""
 
     id: str
     text: str
-    label: Any
+    labels: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Two rows taken for translations of each other; `margin` is above 1 where they are closer than what is around them."""
+    """Two rows taken for translations of each other; `margin` is above 1 where they are closer than what is next to them."""
 
     en: Candidate
     ar: Candidate
@@ -56,18 +57,30 @@ class Aligned:
 
 
 def read_candidates(paths: Sequence[Path]) -> dict[str, list[Candidate]]:
-    """The passages of the files by language, each prepared text once. Raises ExampleFormatError, or InputError without both."""
+    """The passages of the files by language, each prepared text once; a row without an id is named by file and line.
+
+    Raises ExampleFormatError naming file and line where a row breaks the format or its id is another passage's in its language,
+    InputError where a language has no passage.
+    """
     found: dict[str, dict[str, Candidate]] = {language: {} for language in LANGUAGES}
+    ids: dict[str, set[str]] = {language: set() for language in LANGUAGES}
+    names = distinct_names(paths)
     for path in paths:
         for line, row in read_rows(path):
-            text, language = row.get("text"), row.get("lang")
-            if not isinstance(text, str) or language not in found:
+            where = f"{path}:{line}"
+            language, text = text_fields(row, where, ("lang", "text"))
+            if language not in found:
+                raise ExampleFormatError(f"{where}: expected lang to be {' or '.join(LANGUAGES)}, got {told_value(language)}")
+            prepared = prepare_text(text).text
+            if not prepared or prepared in found[language]:
+                continue
+            name = str(row.get("id") or f"{names[path]}:{line}")
+            if name in ids[language]:
                 raise ExampleFormatError(
-                    f"{path}:{line}: expected a text and lang {' or '.join(LANGUAGES)}, the row has {told_names(sorted(row))}"
+                    f"{where}: expected an id of its own, another passage in {language} has it"
                 )
-            if prepared := prepare_text(text).text:
-                name = str(row.get("id") or f"{path.name}:{line}")
-                found[language].setdefault(prepared, Candidate(name, text, row.get("label", row.get("labels"))))
+            ids[language].add(name)
+            found[language][prepared] = Candidate(name, text, _labels(row))
     for language, texts in found.items():
         if not texts:
             raise InputError(f"expected passages with lang {' and '.join(LANGUAGES)}, found none in {language}")
@@ -78,15 +91,13 @@ def align(
     candidates: dict[str, list[Candidate]],
     base: BaseEncoder,
     *,
-    min_margin: float = 1.0,
     max_tokens: int = 256,
     show_progress: bool = True,
 ) -> list[Aligned]:
-    """The pairs of best candidates with at least `min_margin`, the surest first."""
+    """The pairs of best candidates, the surest first."""
     sides = [candidates[language] for language in LANGUAGES]
     vectors = [embed(base, [one.text for one in side], max_tokens=max_tokens, show_progress=show_progress) for side in sides]
-    pairs = [pair for pair in mutual_best(*vectors) if pair[2] >= min_margin]
-    pairs.sort(key=lambda pair: -pair[2])
+    pairs = sorted(mutual_best(*vectors), key=lambda pair: -pair[2])
     return [Aligned(sides[0][first], sides[1][second], margin) for first, second, margin in pairs]
 
 
@@ -106,7 +117,8 @@ def mutual_best(first: FloatArray, second: FloatArray) -> list[tuple[int, int, f
 def embed(base: BaseEncoder, texts: Sequence[str], *, max_tokens: int, show_progress: bool = True) -> FloatArray:
     """Mean-pooled vectors `[N, H]` of unit length; each text is prepared, and read as far as `max_tokens`."""
     tokenizer = Tokenizer.from_str(json.dumps(base.tokenizer_json))
-    encoded = encode(tokenizer, [_PREFIX + prepare_text(text).text for text in texts], max_tokens)
+    prefix = _E5_PREFIX if "e5" in base.name.lower() else ""
+    encoded = encode(tokenizer, [prefix + prepare_text(text).text for text in texts], max_tokens)
     order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
     base.model.set_attn_implementation(CPU_ATTENTION)
     base.model.train(False)
@@ -121,6 +133,13 @@ def embed(base: BaseEncoder, texts: Sequence[str], *, max_tokens: int, show_prog
             vectors[batch] = torch.nn.functional.normalize(mean_pool(hidden, mask), dim=-1).numpy()
             bar.update(len(batch))
     return vectors
+
+
+def _labels(row: dict[str, Any]) -> frozenset[str] | None:
+    value = row.get("label", row.get("labels"))
+    if value is None:
+        return None
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset([str(value)])
 
 
 def _nearest(rows: FloatArray, others: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:

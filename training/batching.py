@@ -58,7 +58,10 @@ def batches(
 
 
 def contrast_partners(rows: Sequence[TrainingRow]) -> dict[int, int]:
-    """For each row of a contrast pair (two rows of one own document in one language, labelled differently) the other."""
+    """For each row of a contrast pair the other.
+
+    A pair is a document of the own corpus with exactly two rows in a language, labelled differently.
+    """
     documents: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         if row.id.startswith(OWN_PREFIX):

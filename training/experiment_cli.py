@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from models.errors import InputError
 from training.ablation.run import FIGURES, Scale, summarise
 from training.ablation.run import ablate as run_ablations
 from training.ablation.variants import BASELINE, VARIANTS
@@ -55,7 +56,10 @@ def ablate(
     ] = None,
     measured_translations: Annotated[
         list[Path] | None,
-        typer.Option(help="Likewise, never trained on: how often both sides get the same labels; repeatable."),
+        typer.Option(
+            help="Passages in both languages, none trained on: of the sides that get a label, the share whose other side gets "
+            "it too; repeatable."
+        ),
     ] = None,
     base: Base = DEFAULT_BASE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -101,22 +105,22 @@ def ablate(
 def align(
     files: Annotated[list[Path], typer.Argument(help="JSONL (.gz) rows with text and lang, en or ar, in any order.")],
     out: Annotated[Path, typer.Option(help="JSONL file of the translations, two rows a pair; never overwritten.")],
-    min_margin: Annotated[
-        float,
-        typer.Option(min=0, help="Least margin: the cosine over the mean cosine to what lies around; 1.06 where few match."),
-    ] = 1.0,
     base: Base = DEFAULT_BASE,
     quiet: Quiet = False,
 ) -> None:
     """Find the passages that are translations of each other, by the vectors of the base encoder.
 
     For files of which each passage is expected to have its translation somewhere in the other language. The rows of a pair
-    share an id, as --translations of ablate and rasid-eval translations read them.
+    share an id, as --translations of ablate and rasid-eval translations read them, and have their margin: the cosine over the
+    mean cosine to the four nearest neighbours of both sides. Where rows have a label or labels, the share of pairs with the
+    same is told.
     """
     with told():
         refuse_existing(out)
         candidates = read_candidates(files)
-        pairs = find_translations(candidates, load_base(base), min_margin=min_margin, show_progress=not quiet)
+        pairs = find_translations(candidates, load_base(base), show_progress=not quiet)
+        if not pairs:
+            raise InputError("expected translations of each other, found no two passages that are each other's nearest")
         rows = [
             {"id": f"{pair.en.id}={pair.ar.id}", "lang": lang, "text": side.text, "margin": round(pair.margin, 4)}
             for pair in pairs
@@ -125,7 +129,7 @@ def align(
         write_rows(out, rows)
     counts = ", ".join(f"{len(side)} in {language}" for language, side in candidates.items())
     typer.echo(f"{len(pairs)} pairs of {counts} written to {out}")
-    labelled = [pair for pair in pairs if pair.en.label is not None and pair.ar.label is not None]
+    labelled = [pair for pair in pairs if pair.en.labels is not None and pair.ar.labels is not None]
     if labelled:
-        same = sum(pair.en.label == pair.ar.label for pair in labelled)
+        same = sum(pair.en.labels == pair.ar.labels for pair in labelled)
         typer.echo(f"{same} of the {len(labelled)} pairs with labels on both sides ({same / len(labelled):.1%}) have the same")

@@ -69,17 +69,17 @@ class FineTuneSettings:
     precision: str = "auto"
 
 
-class StepLoss(Protocol):
-    """A loss of the network beside that of its rows: a scalar for each step, the same again when a run goes on from there.
+class AuxiliaryLoss(Protocol):
+    """A loss of the network beside that of its rows.
 
-    `name` says what it is, with a digest of the texts that it uses.
+    It must depend on nothing but the step, the weights and torch's random state, so that a run can go on. `name` says what it
+    is, with a digest of the texts that it uses.
     """
 
     name: str
 
     def __call__(self, step: int) -> Tensor:
-        """The loss at a step, counted from 0."""
-        ...
+        """The loss at a step, counted from 0: a scalar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,14 @@ def fine_tune(
     checkpoint_directory: Path,
     noise: Noise | None = None,
     loss: Loss = focal,
-    further_loss: StepLoss | None = None,
+    auxiliary_loss: AuxiliaryLoss | None = None,
     show_progress: bool = True,
 ) -> list[EpochResult]:
     """Train `model` in place and leave it with the averaged weights of its best epoch; `noise` falls on training rows alone.
 
-    Goes on from the newest checkpoint in `checkpoint_directory` where there is one of the same settings and rows;
-    raises InputError where there is one of other settings. Validation rows only choose the epoch.
+    `auxiliary_loss` is added at every step as it comes. Goes on from the newest checkpoint in `checkpoint_directory` where
+    there is one of the same settings and rows; raises InputError where there is one of other settings. Validation rows only
+    choose the epoch.
     """
     checkpoint_directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
@@ -133,7 +134,7 @@ def fine_tune(
     )
     average = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
     state = _RunState(
-        fingerprint=_fingerprint(settings, noise, loss, further_loss, train, validation, model),
+        fingerprint=_fingerprint(settings, noise, loss, auxiliary_loss, train, validation, model),
         bfloat16=settings.precision == "bfloat16" or (settings.precision == "auto" and bfloat16_is_faster()),
     )
     checkpoint = checkpoint_directory / "last.pt"
@@ -161,9 +162,9 @@ def fine_tune(
             mean_loss = (losses.mean(dim=1) * weights[batch]).sum() / weights[batch].sum()
             if settings.pair_weight:
                 mean_loss = mean_loss + settings.pair_weight * pair_loss(logits, wanted[batch], batch, partners, loss)
-            if further_loss:
+            if auxiliary_loss is not None:
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=state.bfloat16):
-                    mean_loss = mean_loss + further_loss(state.step)
+                    mean_loss = mean_loss + auxiliary_loss(state.step)
             mean_loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
@@ -328,7 +329,7 @@ def _fingerprint(
     settings: FineTuneSettings,
     noise: Noise | None,
     loss: Loss,
-    further_loss: StepLoss | None,
+    auxiliary_loss: AuxiliaryLoss | None,
     train: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
     start: nn.Module,
@@ -336,8 +337,8 @@ def _fingerprint(
     kept = {key: value for key, value in asdict(settings).items() if key != "checkpoint_every_steps"}
     kept["noise"] = asdict(noise) if noise else None
     kept["loss"] = loss.__name__
-    if further_loss:
-        kept["further_loss"] = further_loss.name
+    if auxiliary_loss is not None:
+        kept["auxiliary_loss"] = auxiliary_loss.name
     weights = hashlib.sha256()
     for name, value in start.state_dict().items():
         weights.update(name.encode())

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from eval.cli import app
 from eval.scoring import Scored
-from eval.translations import LabelAcross, measure_translations
+from eval.translations import LabelAgreement, measure_translations
 from models.classifier import Classifier
 from models.errors import InputError
 from models.example import LabelledExample
@@ -43,12 +43,12 @@ def known_answers(classifier: Classifier, examples: Sequence[LabelledExample], *
 def test_pairs_are_counted_by_side(tiny: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval.translations.score", known_answers)
     found = measure_translations(tiny, PAIRS)
-    assert found.labels["displacement"] == LabelAcross(
+    assert found.labels["displacement"] == LabelAgreement(
         both=1, english_only=2, arabic_only=1, neither=1, agreement=2 / 5, contradictions=1,
         probability_difference=pytest.approx((0.1 + 0.6 + 0.35 - 0.2 - 0.1) / 5),
     )  # fmt: skip
     assert found.labels["sectarian_violence"].agreement is None
-    assert (found.pairs, found.left_out, found.alike, found.agreement) == (5, 0, 2 / 5, 2 / 5)
+    assert (found.pairs, found.left_out, found.exact_match, found.agreement) == (5, 0, 2 / 5, 2 / 5)
 
 
 def test_sides_in_another_language_than_said_are_left_out(tiny: Classifier) -> None:
@@ -56,6 +56,8 @@ def test_sides_in_another_language_than_said_are_left_out(tiny: Classifier) -> N
     assert (found.pairs, found.left_out) == (1, 1)
     with pytest.raises(InputError, match="none of 1 pairs is detected"):
         measure_translations(tiny, [Translation("swapped", PAIRS[1].ar, PAIRS[1].en)])
+    with pytest.raises(InputError, match="1 of 4 have nothing"):
+        measure_translations(tiny, [PAIRS[0], Translation("blank", "\u200b", PAIRS[1].ar)])
 
 
 def test_the_command_prints_a_table_or_json_and_no_text(tiny_bundle: Path, tmp_path: Path) -> None:

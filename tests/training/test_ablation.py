@@ -23,6 +23,7 @@ from training.ablation.variants import VARIANTS, asymmetric
 from training.cli import app
 from training.encoder import PassageEncoder
 from training.losses import binary_cross_entropy, class_weighted, focal
+from training.pipeline import read_rows
 from training.rows import TrainingRow
 
 runner = CliRunner()
@@ -170,7 +171,7 @@ def test_translations_are_trained_on_and_measured(
     )
     measured_text = json.loads(unseen.read_text(encoding="utf-8").splitlines()[0])["text"]
     pairs = write("pairs", ["the river", "the governor said", measured_text, "to be measured"])
-    measured = write("measured", ["to be measured", "zz qq xx jj"])
+    measured = write("measured", ["to be measured", "zz qq xx jj", "qq"])
     out = tmp_path / "outcomes"
     asked = ["ablate", "--work", str(work), "--out", str(out), "--base", str(base), "--rows", "100", "--epochs", "1", "--quiet",
              "--data", str(unseen), "--variant", "baseline", "--variant", "consistency",
@@ -185,9 +186,15 @@ def test_translations_are_trained_on_and_measured(
         ["the river", "the governor said"],
     ]
     assert len(out.read_text().splitlines()) == 4
-    for summary in json.loads(done.stdout):
-        assert summary["figures"]["agreement"][0] in (0.0, 1.0)  # both sides are one text here
+    assert all(0 <= summary["figures"]["agreement"][0] <= 1 for summary in json.loads(done.stdout))
     assert [one["agreement"] is None for one in map(json.loads, out.read_text().splitlines())] == [True, True, False, False]
+    in_training = write("known", [read_rows(work / "train.parquet")[0].text])
+    for given, complaint in (
+        (["--measured-translations", str(in_training)], "1 of 1 have a side among the training rows"),
+        (["--measured-translations", str(pairs)], "all 4 are for validation or to measure on"),
+    ):
+        wrong = runner.invoke(app, [*asked, *given])
+        assert (wrong.exit_code, complaint in " ".join(wrong.output.split())) == (2, True), wrong.output
 
 
 def test_agreement_is_that_of_the_labels_on_both_sides(taxonomy: Taxonomy) -> None:

@@ -1,7 +1,7 @@
 """Cross-lingual consistency: a passage and its translation are to get the same probabilities.
 
-The labels of the passages are not used (Zheng et al. 2021, "Consistency Regularization for Cross-Lingual Fine-Tuning", there
-with translations of the training rows and the symmetric Kullback-Leibler divergence between both predictions).
+The labels of the passages are not used. After Zheng et al. 2021, "Consistency Regularization for Cross-Lingual Fine-Tuning":
+the symmetric Kullback-Leibler divergence of both predictions, each side learning from the other as it stands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.text import prepare_text
 from models.translations import Translation
@@ -30,8 +30,11 @@ def usable_pairs(translations: Sequence[Translation], kept_apart: Collection[str
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
-    """The symmetric Kullback-Leibler divergence `[N, L]`, in nats, of the probabilities that two sets of logits stand for."""
-    return (torch.sigmoid(first) - torch.sigmoid(second)) * (first - second)
+    """The symmetric Kullback-Leibler divergence `[N, L]`, in nats, of the probabilities that two sets of logits stand for.
+
+    The gradient of each side is that of its divergence from the other, which is held fast.
+    """
+    return _from(first.detach(), second) + _from(second.detach(), first)
 
 
 class Consistency:
@@ -48,7 +51,9 @@ class Consistency:
         seed: int,
     ) -> None:
         self.model, self.weight, self.seed = model, weight, seed
+        self.order: list[int] = []
         self.count = len(pairs)
+        self.passed = -1
         self.encoded = encode(tokenizer, [side for pair in pairs for side in pair], max_tokens)
         self.name = f"consistency {weight} {PAIRS_PER_STEP} {digest_pairs(pairs)}"
 
@@ -60,9 +65,17 @@ class Consistency:
         return self.weight * divergence(logits[: len(chosen)], logits[len(chosen) :]).mean()
 
     def _at(self, turn: int) -> int:
-        order = list(range(self.count))
-        random.Random(self.seed * 1_000 + turn // self.count).shuffle(order)
-        return order[turn % self.count]
+        if turn // self.count != self.passed:
+            self.passed, self.order = turn // self.count, list(range(self.count))
+            random.Random(self.seed * 1_000 + self.passed).shuffle(self.order)
+        return self.order[turn % self.count]
+
+
+def _from(fixed: Tensor, other: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence of `other` from `fixed`."""
+    return nn.functional.binary_cross_entropy_with_logits(
+        other, torch.sigmoid(fixed), reduction="none"
+    ) - nn.functional.binary_cross_entropy_with_logits(fixed, torch.sigmoid(fixed), reduction="none")
 
 
 def digest_pairs(pairs: Sequence[Pair]) -> str:

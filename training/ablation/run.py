@@ -49,7 +49,7 @@ class Outcome:
     `recipe` names the base, the rows of all parts and the settings; `sample` is how many rows were asked for, `rows` how many
     the variant trained on. `pairs_right` is the share of contrast pairs of the own corpus, among the validation rows, of which
     both sides are decided right on every label that differs. `agreement` is that between the languages on translations to
-    measure on, where some were given: the share of the sides that get a label whose other side gets it too.
+    measure on, where some were given: the share of the sides that get a label whose other side gets it too, 0 where none does.
     """
 
     variant: str
@@ -92,8 +92,9 @@ def ablate(
     """Fine-tune every variant with every seed on rows of the fitted run `work` and measure it on `data`.
 
     Adds a line to `out` after each; what is in it already, by the same base, rows and settings, is not run again. Raises
-    InputError where a variant is unknown, the run is missing, passages of `data` are among its rows, or pseudo-labels, the pool
-    or translations are needed and not given. On `measured_translations` the agreement between the languages is measured.
+    InputError where a variant is unknown, the run is missing, passages of `data` or of `measured_translations`, on which the
+    agreement between the languages is measured, are among its rows, or pseudo-labels, the pool or translations are needed and
+    not given.
     """
     unknown = sorted(set(variants) - set(VARIANTS))
     if unknown:
@@ -185,8 +186,19 @@ class _Bench:
         self.test = unseen_rows(data, self.taxonomy, self.train, work)
         measured = read_translations(measured_translations) if measured_translations else []
         self.measured_pairs = usable_pairs(measured, ())
-        kept_apart = {row.text for row in (*self.validation, *self.test)}.union(*self.measured_pairs)
-        self.pairs = usable_pairs(read_translations(translations), kept_apart) if translations else []
+        seen = len(measured) - len(usable_pairs(measured, {row.text for row in self.train}))
+        if seen:
+            raise InputError(
+                f"expected translations to measure on that were not trained on, {seen} of {len(measured)} have a side "
+                f"among the training rows of {work}"
+            )
+        self.kept_apart = {row.text for row in (*self.validation, *self.test)}.union(*self.measured_pairs)
+        found = read_translations(translations) if translations else []
+        self.pairs = usable_pairs(found, self.kept_apart)
+        if found and not self.pairs:
+            raise InputError(f"expected translations to train on, all {len(found)} are for validation or to measure on")
+        if found:
+            logger.info("%d of %d translations are neither for validation nor to measure on", len(self.pairs), len(found))
         self.base = base
         encoder = load_base(base)
         vocabulary = vocabulary_of(encoder.tokenizer_json, [row.text for row in self.train])
@@ -206,8 +218,7 @@ class _Bench:
         return hashlib.sha256(repr((self.base, asdict(settings), asdict(scale), rows)).encode()).hexdigest()[:16]
 
     def pretrained(self, work: Path, pool: Sequence[Path], scale: Scale, show_progress: bool) -> dict[str, torch.Tensor]:
-        kept_apart = {row.text for row in (*self.validation, *self.test)}
-        texts = list(islice((text for text in _shuffled(pool) if text not in kept_apart), scale.pretraining_texts))
+        texts = list(islice((text for text in _shuffled(pool) if text not in self.kept_apart), scale.pretraining_texts))
         digest = hashlib.sha256(repr((self.base, texts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         path = work / f"pretrained-{digest}.pt"
         if not path.is_file():
@@ -258,7 +269,7 @@ class _Bench:
             checkpoint_directory=folder,
             noise=variant.noise,
             loss=loss,
-            further_loss=consistency,
+            auxiliary_loss=consistency,
             show_progress=show_progress,
         )
 

@@ -78,7 +78,7 @@ class Variant:
 
     @property
     def needs_more(self) -> bool:
-        """Whether it needs texts beside the rows of a run."""
+        """Whether it needs more than the rows of any run: pseudo-labels, a pool, translations."""
         return bool(self.pretrained or self.needs_pseudo or self.consistency)
 
 
