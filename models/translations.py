@@ -61,9 +61,7 @@ def text_fields(row: dict[str, Any], where: str, names: Sequence[str]) -> list[s
         if name == "id" and isinstance(value, int):
             value = str(value)
         if value is None or value == "":
-            raise ExampleFormatError(
-                f"{where}: expected a filled field {name!r}, the row has {told_names(sorted(row))}"
-            )
+            raise ExampleFormatError(f"{where}: expected a filled field {name!r}, the row has {told_names(sorted(row))}")
         if not isinstance(value, str):
             raise ExampleFormatError(f"{where}: expected {name} to be a string, got {type(value).__name__}")
         values.append(value)

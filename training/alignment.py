@@ -76,9 +76,7 @@ def read_candidates(paths: Sequence[Path]) -> dict[str, list[Candidate]]:
                 continue
             name = str(row.get("id") or f"{names[path]}:{line}")
             if name in ids[language]:
-                raise ExampleFormatError(
-                    f"{where}: expected an id of its own, another passage in {language} has it"
-                )
+                raise ExampleFormatError(f"{where}: expected an id of its own, another passage in {language} has it")
             ids[language].add(name)
             found[language][prepared] = Candidate(name, text, _labels(row))
     for language, texts in found.items():
