@@ -178,7 +178,7 @@ def test_translations_are_trained_on_and_measured(
              "--translations", str(pairs)]  # fmt: skip
     done = runner.invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "agreement" not in done.output
+    assert "agreement" not in done.stdout
     done = runner.invoke(app, [*asked, "--measured-translations", str(measured), "--json"])
     assert done.exit_code == 0, done.output
     assert [[pair[0] for pair in pairs] for pairs in seen] == [
