@@ -19,7 +19,7 @@ from models.bundle import released_bundle_path
 from models.taxonomy import DEFAULT_TAXONOMY_PATH, load_taxonomy
 from training.annotation_cli import agreement, give_pseudo_labels, keep_annotations, sample, told
 from training.base import DEFAULT_BASE
-from training.experiment_cli import ablate, align
+from training.experiment_cli import Base, Quiet, ablate, align
 from training.finetune import FineTuneSettings
 from training.measure import measure as measure_network
 from training.noise import Noise
@@ -67,7 +67,6 @@ Validation = Annotated[
 ]
 Work = Annotated[Path, typer.Option(help="Work folder: checkpoints, rows, network, candidate bundle.")]
 TaxonomyPath = Annotated[Path, typer.Option("--taxonomy", help="Taxonomy to train for.")]
-Base = Annotated[str, typer.Option(help="Base encoder: the default, a local directory or a hub name.")]
 Name = Annotated[str, typer.Option(help="Name of the bundle.")]
 Version = Annotated[str, typer.Option(help="Version of the bundle.")]
 Seeds = Annotated[
@@ -81,7 +80,6 @@ WithNoise = Annotated[
         "your labels depend on which community is named.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 OWN_CORPUS = Path(__file__).with_name("corpus")
 
 

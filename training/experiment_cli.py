@@ -23,7 +23,7 @@ from training.base import DEFAULT_BASE, load_base
 from training.jsonl import refuse_existing, write_rows
 
 Base = Annotated[str, typer.Option(help="Base encoder: the default, a local directory or a hub name.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 _COLUMNS = dict(
     zip(FIGURES, ("AP", "F1", "validation AP", "validation F1", "pairs right", "agreement of languages"), strict=True)

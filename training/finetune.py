@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from models.errors import InputError
 from training.attention import CPU_ATTENTION
 from training.batching import batches, contrast_partners, encode, pad
 from training.encoder import PassageEncoder
-from training.losses import Loss, focal, pair_loss
+from training.losses import AuxiliaryLoss, Loss, focal, pair_loss
 from training.noise import Noise
 from training.rows import TrainingRow, targets
 
@@ -67,19 +67,6 @@ class FineTuneSettings:
     seed: int = 1
     checkpoint_every_steps: int = 200
     precision: str = "auto"
-
-
-class AuxiliaryLoss(Protocol):
-    """A loss of the network beside that of its rows.
-
-    It must depend on nothing but the step, the weights and torch's random state, so that a run can go on. `name` says what it
-    is, with a digest of the texts that it uses.
-    """
-
-    name: str
-
-    def __call__(self, step: int) -> Tensor:
-        """The loss at a step, counted from 0: a scalar."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,28 @@
-"""Losses: of every label of every row, and between the sides of contrast pairs."""
+"""Losses: of every label of every row, and between the sides of contrast pairs; the form of any other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 # Maps logits `[N, L]` and targets `[N, L]` to the loss of each.
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class AuxiliaryLoss(Protocol):
+    """A loss of the network beside that of its rows.
+
+    It must depend on nothing but the step, the weights and torch's random state, so that a run can go on. `name` says what it
+    is, with a digest of the texts that it uses.
+    """
+
+    name: str
+
+    def __call__(self, step: int) -> Tensor:
+        """The loss at a step, counted from 0: a scalar."""
 
 
 def binary_cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
